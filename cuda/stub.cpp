@@ -1,0 +1,3 @@
+#include "cuda/status.hpp"
+
+std::string pagedkv::cuda::status() { return PAGEDKV_CUDA_STATUS; }
