@@ -1,0 +1,12 @@
+# The fuzz preset's compiler: $CXX where it is set, else clang++ under whichever name it has here.
+if(NOT CMAKE_CXX_COMPILER AND NOT DEFINED ENV{CXX})
+  set(names clang++)
+  foreach(version RANGE 30 16 -1)
+    list(APPEND names clang++-${version})
+  endforeach()
+  find_program(PAGEDKV_CLANGXX NAMES ${names})
+  if(NOT PAGEDKV_CLANGXX)
+    message(FATAL_ERROR "the fuzz preset needs clang++ 16 or newer: none was found and CXX is not set")
+  endif()
+  set(CMAKE_CXX_COMPILER "${PAGEDKV_CLANGXX}")
+endif()
