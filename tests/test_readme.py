@@ -1,0 +1,99 @@
+"""Whatever the README shows can be pasted and works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markdown_blocks import ROOT, Block, blocks
+
+import pagedkv
+
+README = ROOT / "README.md"
+INSTALL_AND_REPLAY = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/pagedkv replay"
+INSTALL_AND_TEST = "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest"
+
+
+def name(block: Block) -> str:
+    return block.name
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def run_ok(command: list[str], folder: Path) -> str:
+    done = run(command, folder)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def cpp_compiler() -> str:
+    candidates = [os.environ.get("CXX"), "g++", "clang++", "c++"]
+    for candidate in filter(None, candidates):
+        if shutil.which(candidate):
+            return candidate
+    pytest.skip("a C++ compiler (g++ or clang++) is missing")
+
+
+def commands_of_the_readme() -> list[str]:
+    """The parts of the shell blocks that call `pagedkv`, without the folder of the environment."""
+    lines = "\n".join(block.text for block in blocks(README, "sh")).splitlines()
+    parts = (part.strip() for line in lines for part in re.split(r"&&|#", line))
+    return [part.removeprefix(".venv/bin/") for part in parts if re.match(r"(\S*/)?pagedkv ", part)]
+
+
+def test_the_readme_has_a_block_of_each_language() -> None:
+    assert {block.language for block in blocks(README)} >= {"sh", "python", "cpp", "cmake"}
+
+
+@pytest.mark.parametrize("block", blocks(README, "python"), ids=name)
+def test_a_python_block_runs_as_pasted(block: Block, tmp_path: Path) -> None:
+    run_ok([sys.executable, "-W", "error", "-c", block.text], tmp_path)
+
+
+@pytest.mark.parametrize("block", blocks(README, "cpp"), ids=name)
+def test_a_cpp_block_compiles_without_a_warning_and_runs(block: Block, tmp_path: Path) -> None:
+    compiler = cpp_compiler()
+    source, program = tmp_path / "main.cpp", tmp_path / "main"
+    source.write_text(block.text, encoding="utf-8")
+    include = Path(pagedkv.__file__).parent / "include"
+    flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
+    run_ok([compiler, *flags, str(source), "-o", str(program)], tmp_path)
+    assert run_ok([str(program)], tmp_path)
+
+
+@pytest.mark.packaging
+@pytest.mark.parametrize("block", blocks(README, "cmake"), ids=name)
+def test_a_cmake_block_builds_the_cpp_block(block: Block, tmp_path: Path) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is missing")
+    compiler = cpp_compiler()
+    (tmp_path / "CMakeLists.txt").write_text(block.text, encoding="utf-8")
+    (tmp_path / "main.cpp").write_text(blocks(README, "cpp")[0].text, encoding="utf-8")
+    cmakedir = run_ok([sys.executable, "-m", "pagedkv", "config", "--cmakedir"], tmp_path).strip()
+    configure = ["cmake", "-S", ".", "-B", "build", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    run_ok([*configure, f"-Dpagedkv_DIR={cmakedir}"], tmp_path)
+    run_ok(["cmake", "--build", "build"], tmp_path)
+
+
+@pytest.mark.parametrize("command", sorted(set(commands_of_the_readme())))
+def test_a_command_line_of_the_readme_runs(command: str, tmp_path: Path) -> None:
+    arguments = shlex.split(command)[1:]
+    assert run_ok([sys.executable, "-m", "pagedkv", *arguments], tmp_path)
+
+
+@pytest.mark.parametrize("command", [INSTALL_AND_REPLAY, INSTALL_AND_TEST])
+def test_each_set_up_is_one_command(command: str) -> None:
+    assert [block for block in blocks(README, "sh") if block.text.strip() == command]
+
+
+def test_the_set_up_stands_on_the_first_screen() -> None:
+    head = README.read_text(encoding="utf-8").splitlines()[:30]
+    assert {INSTALL_AND_REPLAY, INSTALL_AND_TEST} <= set(head)
