@@ -71,3 +71,12 @@ preset() {
   cmake --build --preset "$1" --parallel "$jobs"
   ctest --preset "$1" --parallel "$jobs"
 }
+
+# fuzz SECONDS: builds every fuzz target and runs it for so long.
+fuzz() {
+  need cmake
+  if command -v ninja >/dev/null; then export CMAKE_GENERATOR=Ninja; fi
+  cmake --preset fuzz -DPAGEDKV_FUZZ_SECONDS="$1"
+  cmake --build --preset fuzz --parallel "$jobs"
+  ctest --preset fuzz --verbose --timeout $(($1 + 300))
+}
