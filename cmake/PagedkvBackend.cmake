@@ -23,7 +23,8 @@ function(pagedkv_backend backend)
   # This version ships no kernels, so whatever was found, what is built is the stub, and it says so.
   set(status "not built with ${arg_LABEL}: version ${PROJECT_VERSION} has no ${arg_LABEL} kernels (${cause})")
   message(STATUS "pagedkv: ${status}")
-  add_library(pagedkv_${folder} STATIC stub.cpp)
+  # Built when the Python module asks for it: installing the headers compiles nothing.
+  add_library(pagedkv_${folder} STATIC EXCLUDE_FROM_ALL stub.cpp)
   target_compile_features(pagedkv_${folder} PRIVATE cxx_std_20)
   target_compile_definitions(pagedkv_${folder} PRIVATE "PAGEDKV_${backend}_STATUS=\"${status}\"")
   target_include_directories(pagedkv_${folder} PUBLIC "${PROJECT_SOURCE_DIR}")
