@@ -31,9 +31,7 @@ def run(
     )
 
 
-def run_ok(
-    *command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> str:
+def run_ok(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     done = run(*command, cwd=cwd, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

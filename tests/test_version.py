@@ -31,27 +31,31 @@ def test_the_python_package_states_the_version_of_the_headers(version: str) -> N
 
 
 def test_the_cmake_package_states_the_version_of_the_headers(version: str) -> None:
-    files = [file for file in metadata.files("pagedkv") or [] if file.name.endswith("-version.cmake")]
-    assert len(files) == 1
-    assert f'set(PACKAGE_VERSION "{version}")' in files[0].read_text()
+    installed = metadata.files("pagedkv") or []
+    (file,) = [file for file in installed if file.name == "pagedkv-config-version.cmake"]
+    assert f'set(PACKAGE_VERSION "{version}")' in file.read_text()
 
 
-def test_the_newest_entry_of_the_changelog_is_this_version(version: str) -> None:
-    entries = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert entries
-    assert entries[0] == version
+def test_the_newest_entry_of_the_changelog_names_this_version(version: str) -> None:
+    # Before the release the entry is "Unreleased" and says what it is to become.
+    text = (ROOT / "CHANGELOG.md").read_text()
+    named = re.search(r"^## \[?(\d+\.\d+\.\d+)|to become (\d+\.\d+\.\d+)", text, re.MULTILINE)
+    assert named
+    assert version in named.groups()
 
 
 def test_every_header_opens_the_inline_namespace_of_this_version(version: str) -> None:
     major, minor, _ = version.split(".")
-    expected = f"v{major}_{minor}"
+    expected = rf"pagedkv::inline v{major}_{minor}(::[a-z_]+)*"
+    declaration = re.compile(
+        r"^(inline|constexpr|class|struct|enum|template|using)\b", re.MULTILINE
+    )
     headers = sorted(HEADERS.rglob("*.hpp"))
     assert headers
     for header in headers:
         text = header.read_text()
-        # What only includes other headers or defines macros opens no namespace at all.
-        opened = re.findall(r"^namespace pagedkv\b(.*?) *[{=]", text, re.MULTILINE)
-        for rest in opened:
-            assert re.match(rf"::inline {expected}(::|$)", rest), f"{header}: namespace pagedkv{rest}"
-        declares = re.search(r"^(inline|constexpr|class|struct|enum|template)\b", text, re.MULTILINE)
-        assert opened or not declares, f"{header} declares things outside the namespace"
+        opened = re.findall(r"^namespace ([^{}=]*?) *\{", text, re.MULTILINE)
+        odd = [namespace for namespace in opened if not re.fullmatch(expected, namespace)]
+        assert odd == [], header
+        # Headers of macros or includes alone open none.
+        assert opened or not declaration.search(text), header

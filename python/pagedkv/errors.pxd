@@ -3,26 +3,19 @@
 
 cdef extern from *:
     """
-    #include <cstdint>
     #include <exception>
-    #include <initializer_list>
     #include <new>
-    #include <utility>
 
     #include <pagedkv/core/errors.hpp>
 
-    // Sets `pagedkv.errors.<type>(message)` with these attributes as the Python error.
-    static void pagedkv_set_error(
-        const char* type, const char* message,
-        std::initializer_list<std::pair<const char*, std::uint64_t>> attributes = {}) {
+    // Sets `pagedkv.errors.<type>(message, *details)` as the Python error; `format` is that of
+    // PyObject_CallFunction.
+    template <class... Details>
+    static void pagedkv_set_error(const char* type, const char* format, const char* message,
+                                  Details... details) {
       PyObject* module = PyImport_ImportModule("pagedkv.errors");
       PyObject* cls = module ? PyObject_GetAttrString(module, type) : nullptr;
-      PyObject* error = cls ? PyObject_CallFunction(cls, "s", message) : nullptr;
-      for (const auto& [name, value] : attributes) {
-        PyObject* number = error ? PyLong_FromUnsignedLongLong(value) : nullptr;
-        if (number && PyObject_SetAttrString(error, name, number) < 0) Py_CLEAR(error);
-        Py_XDECREF(number);
-      }
+      PyObject* error = cls ? PyObject_CallFunction(cls, format, message, details...) : nullptr;
       if (error) PyErr_SetObject(cls, error);
       Py_XDECREF(error);
       Py_XDECREF(cls);
@@ -34,22 +27,24 @@ cdef extern from *:
       try {
         throw;
       } catch (const pagedkv::PoolExhaustedError& e) {
-        pagedkv_set_error("PoolExhaustedError", e.what(),
-                          {{"needed", e.needed()}, {"free", e.free()}});
+        pagedkv_set_error("PoolExhaustedError", "sKK", e.what(),
+                          static_cast<unsigned long long>(e.needed()),
+                          static_cast<unsigned long long>(e.free()));
       } catch (const pagedkv::InvalidSlotError& e) {
-        pagedkv_set_error("InvalidSlotError", e.what(), {{"slot", e.slot()}});
+        pagedkv_set_error("InvalidSlotError", "sK", e.what(),
+                          static_cast<unsigned long long>(e.slot()));
       } catch (const pagedkv::PoolError& e) {
-        pagedkv_set_error("PoolError", e.what());
+        pagedkv_set_error("PoolError", "s", e.what());
       } catch (const pagedkv::ShapeError& e) {
-        pagedkv_set_error("ShapeError", e.what());
+        pagedkv_set_error("ShapeError", "s", e.what());
       } catch (const pagedkv::CapacityError& e) {
-        pagedkv_set_error("CapacityError", e.what());
+        pagedkv_set_error("CapacityError", "s", e.what());
       } catch (const pagedkv::UnsupportedError& e) {
-        pagedkv_set_error("UnsupportedError", e.what());
+        pagedkv_set_error("UnsupportedError", "s", e.what());
       } catch (const pagedkv::SequenceError& e) {
-        pagedkv_set_error("SequenceError", e.what());
+        pagedkv_set_error("SequenceError", "s", e.what());
       } catch (const pagedkv::Error& e) {
-        pagedkv_set_error("PagedKvError", e.what());
+        pagedkv_set_error("PagedKvError", "s", e.what());
       } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
       } catch (const std::exception& e) {

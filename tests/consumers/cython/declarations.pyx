@@ -1,6 +1,6 @@
 # cython: language_level=3
 # distutils: language=c++
-"""Calls what core.pxd declares: Cython checks a declaration against the headers only where it is used."""
+"""Calls what core.pxd declares: a declaration meets the headers only where it is used."""
 
 from cython.operator cimport dereference
 from libc.stdint cimport int32_t
