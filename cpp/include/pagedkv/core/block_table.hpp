@@ -24,9 +24,10 @@ class BlockTable {
  public:
   /// @param num_layers  lists of blocks, 0 or more.
   /// @param block_size  tokens a block, at least 1.
-  /// @throws ShapeError for a block_size of 0.
+  /// @throws ShapeError for a block_size of 0 or an overflow, std::bad_alloc.
   BlockTable(std::size_t num_layers, std::size_t block_size) : block_size_(block_size) {
     if (block_size == 0) detail::throw_zero("BlockTable", "block_size");
+    static_cast<void>(detail::checked_product("BlockTable", {num_layers, sizeof(layers_[0])}));
     layers_.resize(num_layers);
   }
 
@@ -61,9 +62,10 @@ class BlockTable {
   }
 
   /// Tokens that the blocks of `layer` have room for.
-  /// @throws InvalidSlotError for a layer out of range.
+  /// @throws InvalidSlotError for a layer out of range, ShapeError for an overflow.
   [[nodiscard]] std::size_t token_capacity(std::size_t layer) const {
-    return at("BlockTable.token_capacity", layer).size() * block_size_;
+    constexpr const char* where = "BlockTable.token_capacity";
+    return detail::checked_product(where, {at(where, layer).size(), block_size_});
   }
 
   /// Keeps the blocks that the first `num_tokens` tokens of `layer` need and returns the others, in

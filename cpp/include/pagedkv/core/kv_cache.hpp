@@ -40,8 +40,8 @@ class KvCache {
   /// @throws ShapeError for a head count or head_dim of 0 or an overflow; std::bad_alloc.
   static KvCache contiguous(std::size_t capacity, std::size_t num_kv_heads, std::size_t head_dim,
                             DType dtype = DType::float32, Device device = {}) {
-    return KvCache(make_pool("KvCache.contiguous", num_kv_heads, capacity, head_dim, dtype, device),
-                   num_kv_heads, head_dim, capacity, device);
+    auto pool = make_pool("KvCache.contiguous", 1, num_kv_heads, capacity, head_dim, dtype, device);
+    return KvCache(std::move(pool), num_kv_heads, head_dim, capacity, device);
   }
 
   /// A pool of `num_blocks` blocks and the first sequence's cache over it.
@@ -62,8 +62,7 @@ class KvCache {
                                      " ids for a pool of " + std::to_string(num_blocks) +
                                      " blocks; expected no more ids than blocks");
     }
-    const std::size_t rows = detail::checked_product(where, {num_blocks, block_size});
-    auto pool = make_pool(where, num_kv_heads, rows, head_dim, dtype, device);
+    auto pool = make_pool(where, num_blocks, num_kv_heads, block_size, head_dim, dtype, device);
     return KvCache(std::move(pool), num_kv_heads, head_dim,
                    Paged{std::move(allocator), {block_size, max_blocks_per_seq, device}}, device);
   }
@@ -82,6 +81,7 @@ class KvCache {
   /// Another sequence's cache, empty, over the same pool and allocator.
   /// @throws UnsupportedError for a contiguous cache.
   [[nodiscard]] KvCache share() const {
+    fork_guard_.check("KvCache.share");
     if (!paged_) {
       detail::throw_unsupported("KvCache.share",
                                 "a contiguous cache; expected a paged one, only a pool of blocks "
@@ -98,29 +98,26 @@ class KvCache {
   /// @throws CapacityError beyond `capacity()`, PoolExhaustedError when blocks are short; nothing
   ///         has changed.
   void reserve(Context& ctx, std::size_t num_tokens) {
-    if (num_tokens > capacity() - len()) [[unlikely]] {
-      detail::throw_capacity("KvCache.append", std::to_string(len()) + " tokens held and " +
-                                                   std::to_string(num_tokens) +
-                                                   " more; expected at most " +
-                                                   std::to_string(capacity()) + " in all");
-    }
-    if (paged_) paged_->state.ensure_capacity(ctx, *paged_->allocator, len() + num_tokens);
+    constexpr const char* where = "KvCache.reserve";
+    fork_guard_.check(where);
+    make_room(where, ctx, num_tokens);
   }
 
   /// Appends `k.size() / (num_kv_heads * head_dim * element size)` tokens; `k` and `v` are
   /// `[n, num_kv_heads, head_dim]` as bytes. All or nothing. O(bytes).
   /// @throws ShapeError when the sizes do not match; as `reserve` otherwise.
   void append(Context& ctx, std::span<const std::byte> k, std::span<const std::byte> v) {
-    fork_guard_.check("KvCache.append");
+    constexpr const char* where = "KvCache.append";
+    fork_guard_.check(where);
     if (k.size() != v.size() || k.size() % token_bytes() != 0) [[unlikely]] {
-      detail::throw_shape("KvCache.append", std::to_string(k.size()) + " bytes of keys and " +
-                                                std::to_string(v.size()) +
-                                                " of values; expected equal multiples of " +
-                                                std::to_string(token_bytes()));
+      detail::throw_shape(where, std::to_string(k.size()) + " bytes of keys and " +
+                                     std::to_string(v.size()) +
+                                     " of values; expected equal multiples of " +
+                                     std::to_string(token_bytes()));
     }
     const std::size_t n = k.size() / token_bytes();
     const std::size_t held_before = paged_ ? paged_->state.blocks().size() : 0;
-    reserve(ctx, n);
+    make_room(where, ctx, n);
     try {
       for_each_run(len(), len() + n, [&](const RowCopy& rows, std::size_t host_offset) {
         B::write_rows(ctx, pool_->k, rows, k.data() + host_offset);
@@ -170,7 +167,10 @@ class KvCache {
   }
 
   /// Back to `num_tokens` tokens, if there are more; blocks that are not needed go back.
+  /// @throws the backend's own error; then the cache is shorter all the same, and the next call
+  ///         rewrites the device.
   void truncate(Context& ctx, std::size_t num_tokens) {
+    fork_guard_.check("KvCache.truncate");
     if (num_tokens >= len()) return;
     if (paged_) paged_->state.truncate(*paged_->allocator, num_tokens);
     set_len(ctx, num_tokens);
@@ -178,8 +178,9 @@ class KvCache {
 
   /// Empties the cache and gives its blocks back. Twice is harmless.
   void release() {
-    if (paged_) paged_->state.release(*paged_->allocator);
     contiguous_len_ = 0;
+    if (!paged_ || paged_->allocator == nullptr) return;  // contiguous, or moved from
+    paged_->state.release(*paged_->allocator);
   }
 
   /// Key storage: `[num_kv_heads, capacity, head_dim]` or the pool
@@ -227,6 +228,7 @@ class KvCache {
   struct Pool {
     Buffer k;
     Buffer v;
+    std::size_t row_bytes;  // of one head of one token
   };
   struct Paged {
     std::shared_ptr<BlockAllocator> allocator;
@@ -251,21 +253,32 @@ class KvCache {
         device_(device),
         paged_(std::move(paged)) {}
 
-  static std::shared_ptr<Pool> make_pool(const char* where, std::size_t num_kv_heads,
-                                         std::size_t rows, std::size_t head_dim, DType dtype,
-                                         Device device) {
+  static std::shared_ptr<Pool> make_pool(const char* where, std::size_t num_blocks,
+                                         std::size_t num_kv_heads, std::size_t block_size,
+                                         std::size_t head_dim, DType dtype, Device device) {
     if (num_kv_heads == 0) detail::throw_zero(where, "num_kv_heads");
     if (head_dim == 0) detail::throw_zero(where, "head_dim");
-    static_cast<void>(detail::bytes_of(where, dtype, head_dim));  // a row ends on a whole byte
-    const std::size_t size = detail::checked_product(where, {num_kv_heads, rows, head_dim});
+    // A row ends on a whole byte; neither a token nor a block overflows, also where there is none.
+    const std::size_t row = detail::bytes_of(where, dtype, head_dim);
+    static_cast<void>(detail::checked_product(where, {num_kv_heads, row}));
+    static_cast<void>(detail::checked_product(where, {num_kv_heads, block_size, head_dim}));
+    const std::size_t size =
+        detail::checked_product(where, {num_blocks, num_kv_heads, block_size, head_dim});
     return std::make_shared<Pool>(Pool{B::allocate(device, dtype, size, std::byte{0}),
-                                       B::allocate(device, dtype, size, std::byte{0})});
+                                       B::allocate(device, dtype, size, std::byte{0}), row});
   }
 
-  [[nodiscard]] std::size_t row_bytes() const noexcept {
-    return head_dim_ * dtype_bits(dtype()) / 8;
-  }
+  [[nodiscard]] std::size_t row_bytes() const noexcept { return pool_->row_bytes; }
   [[nodiscard]] std::size_t token_bytes() const noexcept { return num_kv_heads_ * row_bytes(); }
+
+  void make_room(const char* where, Context& ctx, std::size_t num_tokens) {
+    if (num_tokens > capacity() - len()) [[unlikely]] {
+      detail::throw_capacity(where, std::to_string(len()) + " tokens held and " +
+                                        std::to_string(num_tokens) + " more; expected at most " +
+                                        std::to_string(capacity()) + " in all");
+    }
+    if (paged_) paged_->state.ensure_capacity(ctx, *paged_->allocator, len() + num_tokens);
+  }
 
   /// Calls `move(rows, host_offset)` for every piece of tokens [first, last) that is a rectangle in
   /// memory: a (block, head) of the paged layout, a head of the contiguous one.
@@ -304,12 +317,11 @@ class KvCache {
   }
 
   void give_back() noexcept {
-    if (!paged_ || paged_->allocator == nullptr) return;  // contiguous, or moved from
     // Only a caller who freed this cache's ids behind its back can make this fail; the ids are then
     // no longer the cache's to give back.
     try {
       release();
-    } catch (const Error&) {
+    } catch (...) {
     }
   }
 

@@ -49,8 +49,24 @@ class PagedKvCache {
     detail::copy_bytes(storage_.data(), other.storage_.data(), storage_.size());
   }
   PagedKvCache& operator=(const PagedKvCache& other) { return *this = PagedKvCache(other); }
-  PagedKvCache(PagedKvCache&&) noexcept = default;
-  PagedKvCache& operator=(PagedKvCache&&) noexcept = default;
+  /// Leaves `other` as a cache for 0 tokens.
+  PagedKvCache(PagedKvCache&& other) noexcept
+      : max_tokens_(std::exchange(other.max_tokens_, 0)),
+        dim_(other.dim_),
+        len_(std::exchange(other.len_, 0)),
+        blocks_in_order_(std::exchange(other.blocks_in_order_, 0)),
+        table_(std::move(other.table_)),
+        storage_(std::move(other.storage_)) {}
+  PagedKvCache& operator=(PagedKvCache&& other) noexcept {
+    PagedKvCache taken(std::move(other));
+    std::swap(max_tokens_, taken.max_tokens_);
+    std::swap(dim_, taken.dim_);
+    std::swap(len_, taken.len_);
+    std::swap(blocks_in_order_, taken.blocks_in_order_);
+    std::swap(table_, taken.table_);
+    std::swap(storage_, taken.storage_);
+    return *this;
+  }
 
   /// Appends one token of `dim()` values.
   /// @throws ShapeError for another size (checked first), CapacityError when full.
@@ -156,7 +172,9 @@ class PagedKvCache {
 
   [[nodiscard]] std::size_t max_tokens() const noexcept { return max_tokens_; }
   /// Blocks allocated: `ceil(max_tokens / 16)`.
-  [[nodiscard]] std::size_t num_blocks() const noexcept { return table_.blocks(0).size(); }
+  [[nodiscard]] std::size_t num_blocks() const noexcept {
+    return detail::ceil_div(max_tokens_, kBlockSize);
+  }
   /// Blocks that hold tokens.
   [[nodiscard]] std::size_t blocks_in_use() const noexcept {
     return detail::ceil_div(len_, kBlockSize);
@@ -204,6 +222,7 @@ class PagedKvCache {
   /// Calls `visit(bytes, size)` for every longest run of tokens [first, last) that lies in one piece.
   template <class Self, class Visit>
   static void for_each_run_of(Self& self, std::size_t first, std::size_t last, Visit visit) {
+    if (first == last) return;
     const auto blocks = self.table_.blocks(0);
     while (first < last) {
       std::size_t block = first / kBlockSize;

@@ -34,11 +34,12 @@ class PagedSeqState {
   using Buffer = typename B::Buffer;
 
   /// Makes the device buffers; takes no block.
-  /// @throws ShapeError for a block_size of 0, std::bad_alloc or the backend's own error.
+  /// @throws ShapeError for a block_size of 0 or an overflow, std::bad_alloc or the backend's own
+  ///         error.
   PagedSeqState(std::size_t block_size, std::size_t max_blocks_per_seq, Device device = {})
       : block_size_(block_size == 0 ? (detail::throw_zero("PagedSeqState", "block_size"), 0)
                                     : block_size),
-        entries_(max_blocks_per_seq, kUnused),
+        entries_(checked_entries(max_blocks_per_seq), kUnused),
         block_table_buf_(
             B::allocate(device, DType::int32, max_blocks_per_seq, std::byte{0xff})),  // all -1
         context_lens_buf_(B::allocate(device, DType::int32, 1, std::byte{0})) {}
@@ -116,6 +117,8 @@ class PagedSeqState {
   }
 
   /// The same, and resets the device: table all -1, length 0.
+  /// @throws as above; the backend's own error, and then the blocks are given back all the same and
+  ///         the next calls rewrite the device.
   void release(Context& ctx, BlockAllocator& alloc) {
     fork_guard_.check("PagedSeqState.release");
     release(alloc);
@@ -148,6 +151,11 @@ class PagedSeqState {
  private:
   static constexpr BlockId kUnused = static_cast<BlockId>(kNoBlock);
 
+  static std::size_t checked_entries(std::size_t max_blocks_per_seq) {
+    return detail::checked_product("PagedSeqState", {max_blocks_per_seq, sizeof(BlockId)}) /
+           sizeof(BlockId);
+  }
+
   void mark_stale(std::size_t begin, std::size_t end) noexcept {
     if (stale_begin_ == stale_end_) {
       stale_begin_ = begin;
@@ -161,7 +169,15 @@ class PagedSeqState {
   void drop_blocks_from(BlockAllocator& alloc, std::size_t first) {
     if (first >= num_blocks_) return;
     const auto dropped = std::span(entries_).subspan(first, num_blocks_ - first);
-    alloc.free(std::span<const BlockId>(dropped));
+    // Last first: whoever takes them next gets them in this order again, so that a call that failed
+    // leaves no trace in the ids that follow.
+    std::ranges::reverse(dropped);
+    try {
+      alloc.free(std::span<const BlockId>(dropped));
+    } catch (...) {
+      std::ranges::reverse(dropped);
+      throw;
+    }
     std::ranges::fill(dropped, kUnused);
     mark_stale(first, num_blocks_);
     num_blocks_ = first;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -140,8 +141,8 @@ class SsmStatePool {
   SsmStatePool(std::size_t capacity, const SsmStateSpec& spec)
       : spec_((spec.validate(), spec)),
         conv_offset_(detail::round_up(kName, spec.ssm_bytes(), detail::kCacheLine)),
-        slot_stride_(conv_offset_ +
-                     detail::round_up(kName, spec.conv_bytes(), detail::kCacheLine)),
+        slot_stride_(detail::checked_sum(
+            kName, conv_offset_, detail::round_up(kName, spec.conv_bytes(), detail::kCacheLine))),
         allocator_(capacity),
         tenancies_(capacity),
         storage_(detail::checked_product(kName, {capacity, slot_stride_})) {}

@@ -33,10 +33,10 @@ struct SsmStateSpec {
     if (dtype == DType::int4) {
       detail::throw_unsupported(where, "dtype int4; expected one of at least 8 bits");
     }
-    static_cast<void>(detail::bytes_of(
-        where, dtype, detail::checked_product(where, {num_layers, num_heads, head_dim, d_state})));
-    static_cast<void>(detail::bytes_of(
-        where, dtype, detail::checked_product(where, {num_layers, conv_dim, d_conv - 1})));
+    const std::size_t element = dtype_bits(dtype) / 8;
+    static_cast<void>(detail::checked_sum(
+        where, detail::checked_product(where, {num_layers, num_heads, head_dim, d_state, element}),
+        detail::checked_product(where, {num_layers, conv_dim, d_conv - 1, element})));
   }
 
   /// Bytes of the recurrent state of a valid spec.

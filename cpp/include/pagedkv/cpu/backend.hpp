@@ -84,6 +84,7 @@ struct CpuBackend {
   }
 
   static void write_rows(Context&, Buffer& buffer, const RowCopy& rows, const std::byte* host) {
+    if (rows.rows == 0 || rows.width == 0) return;
     expect_rows("CpuBackend.write_rows", rows, buffer.bytes().size());
     std::byte* device = buffer.bytes().data() + rows.device_offset;
     for (std::size_t row = 0; row < rows.rows; ++row) {
@@ -92,6 +93,7 @@ struct CpuBackend {
   }
 
   static void read_rows(Context&, const Buffer& buffer, const RowCopy& rows, std::byte* host) {
+    if (rows.rows == 0 || rows.width == 0) return;
     expect_rows("CpuBackend.read_rows", rows, buffer.bytes().size());
     const std::byte* device = buffer.bytes().data() + rows.device_offset;
     for (std::size_t row = 0; row < rows.rows; ++row) {
@@ -128,7 +130,6 @@ struct CpuBackend {
   }
 
   static void expect_rows(const char* where, const RowCopy& rows, std::size_t size) {
-    if (rows.rows == 0 || rows.width == 0) return;
     const std::size_t last = detail::checked_product(where, {rows.rows - 1, rows.device_pitch});
     if (rows.device_offset > size || last > size - rows.device_offset ||
         rows.width > size - rows.device_offset - last) [[unlikely]] {

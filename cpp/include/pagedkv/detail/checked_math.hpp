@@ -1,16 +1,25 @@
 #pragma once
 
-// Sizes that come from outside are multiplied with overflow checked.
+// Sizes that come from outside are multiplied and added with overflow checked. The limit is what an
+// array can have, so that an allocation of the result cannot overflow either when it is rounded up.
 
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
-#include <limits>
+#include <string>
 
 #include "pagedkv/core/errors.hpp"
 
 namespace pagedkv::inline v0_1::detail {
 
-/// Product of `factors`, or ShapeError when it does not fit in `std::size_t`.
+inline constexpr std::size_t kMaxSize = PTRDIFF_MAX;
+
+[[noreturn]] PAGEDKV_COLD inline void throw_too_large(const char* where) {
+  throw_shape(where, "a size beyond " + std::to_string(kMaxSize) +
+                         "; expected dimensions that an array can have");
+}
+
+/// Product of `factors`, or ShapeError when it is beyond `kMaxSize`.
 [[nodiscard]] inline std::size_t checked_product(const char* where,
                                                  std::initializer_list<std::size_t> factors) {
   std::size_t product = 1;
@@ -18,13 +27,16 @@ namespace pagedkv::inline v0_1::detail {
     if (factor == 0) return 0;
   }
   for (const std::size_t factor : factors) {
-    if (product > std::numeric_limits<std::size_t>::max() / factor) {
-      throw_shape(where, "the size asked for overflows 64 bits; expected a product of dimensions "
-                         "that fits");
-    }
+    if (product > kMaxSize / factor) throw_too_large(where);
     product *= factor;
   }
   return product;
+}
+
+/// `a + b`, or ShapeError when it is beyond `kMaxSize`.
+[[nodiscard]] inline std::size_t checked_sum(const char* where, std::size_t a, std::size_t b) {
+  if (a > kMaxSize || b > kMaxSize - a) throw_too_large(where);
+  return a + b;
 }
 
 /// `ceil(value / divisor)` without overflow; `divisor` > 0.
