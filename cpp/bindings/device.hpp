@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+
+#include "bindings.hpp"
+#include "cuda/status.hpp"
+#include "metal/status.hpp"
+#include "pagedkv/cpu/backend.hpp"
+
+namespace pagedkv::python {
+
+/// @throws UnsupportedError, with the reason, for a device other than the CPU.
+inline void expect_cpu(const char* where, const std::string& device) {
+  if (device == "cpu") return;
+  std::string reason = "expected cpu, cuda or metal";
+  if (device == "cuda") reason = cuda::status();
+  if (device == "metal") reason = metal::status();
+  pagedkv::detail::throw_unsupported(where, "device '" + device + "'; " + reason);
+}
+
+/// The CPU has one context, which Python writes as None.
+/// @throws UnsupportedError for anything else.
+inline cpu::Context cpu_context(const char* where, const py::object& ctx) {
+  if (!ctx.is_none()) {
+    pagedkv::detail::throw_unsupported(where, "a ctx of type " +
+                                                  py::str(py::type::of(ctx)).cast<std::string>() +
+                                                  "; expected None on the CPU");
+  }
+  return {};
+}
+
+}  // namespace pagedkv::python

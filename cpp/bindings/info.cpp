@@ -1,0 +1,76 @@
+#include <string>
+#include <thread>
+
+#include "bindings.hpp"
+#include "cuda/status.hpp"
+#include "metal/status.hpp"
+#include "pagedkv/cpu/isa.hpp"
+#include "pagedkv/version.hpp"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace pagedkv::python {
+namespace {
+
+#if defined(__clang__)
+constexpr const char* kCompiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+constexpr const char* kCompiler = "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+#define PAGEDKV_STRINGIZE_(x) #x
+#define PAGEDKV_STRINGIZE(x) PAGEDKV_STRINGIZE_(x)
+constexpr const char* kCompiler = "msvc " PAGEDKV_STRINGIZE(_MSC_FULL_VER);
+#else
+constexpr const char* kCompiler = "unknown";
+#endif
+
+/// Processors that this process may run on.
+unsigned num_threads() {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+    return static_cast<unsigned>(CPU_COUNT(&allowed));
+  }
+#endif
+  const unsigned all = std::thread::hardware_concurrency();
+  return all == 0 ? 1 : all;
+}
+
+/// True, or the reason why the backend cannot be used.
+py::object usable(const std::string& status) {
+  if (status.empty()) return py::bool_(true);
+  return py::str(status);
+}
+
+py::dict build_info() {
+  py::list found;
+  for (const auto isa : cpu::isa_found()) found.append(std::string(cpu::isa_name(isa)));
+  py::dict backends;
+  backends["cpu"] = true;
+  backends["cuda"] = usable(cuda::status());
+  backends["metal"] = usable(metal::status());
+
+  py::dict info;
+  info["version"] = pagedkv::version;
+  info["compiler"] = kCompiler;
+  info["build_type"] = PAGEDKV_BUILD_TYPE;
+  info["isa_found"] = found;
+  info["isa_chosen"] = std::string(cpu::isa_name(cpu::isa_chosen()));
+  info["backends"] = backends;
+  info["threads"] = num_threads();
+  return info;
+}
+
+}  // namespace
+
+void register_info(py::module_& m) {
+  m.attr("__version__") = pagedkv::version;
+  m.def("build_info", &build_info,
+        "What was built and what this machine offers: version, compiler, build type, instruction "
+        "sets found and chosen, backends (True, or why not), threads.");
+}
+
+}  // namespace pagedkv::python
