@@ -26,7 +26,9 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
     """The fenced blocks of a page in order, of one language if one is named."""
     source = page.read_text(encoding="utf-8")
     found = [
-        Block(page, source.count("\n", 0, match.start("text")) + 1, match["language"], match["text"])
+        Block(
+            page, source.count("\n", 0, match.start("text")) + 1, match["language"], match["text"]
+        )
         for match in FENCE.finditer(source)
     ]
     return [block for block in found if language in (None, block.language)]

@@ -89,6 +89,13 @@ def test_a_command_line_of_the_readme_runs(command: str, tmp_path: Path) -> None
     assert run_ok([sys.executable, "-m", "pagedkv", *arguments], tmp_path)
 
 
+def test_the_replay_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    printed = run_ok([sys.executable, "-m", "pagedkv", "replay"], tmp_path).splitlines()
+    (table,) = (block for block in blocks(README, "text") if "contiguous" in block.text)
+    for line in table.text.splitlines():
+        assert line in printed
+
+
 @pytest.mark.parametrize("command", [INSTALL_AND_REPLAY, INSTALL_AND_TEST])
 def test_each_set_up_is_one_command(command: str) -> None:
     assert [block for block in blocks(README, "sh") if block.text.strip() == command]
