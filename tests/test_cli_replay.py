@@ -145,6 +145,15 @@ def test_verifying_more_than_the_machine_holds_is_refused(capsys):
     )
 
 
+def test_running_out_of_memory_is_one_clear_line(capsys, monkeypatch):
+    def exhaust(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(command, "replay_trace", exhaust)
+    assert main(["replay", AZURE]) == 2
+    assert capsys.readouterr().err == "pagedkv: [cli] out of memory; expected a smaller pool\n"
+
+
 def broken_trace(tmp_path):
     path = tmp_path / "broken.jsonl"
     good = '{"timestamp": 0, "input_length": 5, "output_length": 5}\n'
@@ -240,7 +249,7 @@ def test_an_interrupted_run_is_exit_code_130_and_leaves_no_file(tmp_path, capsys
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child process")
 def test_ctrl_c_ends_the_process_with_one_line():
     process = subprocess.Popen(
-        [sys.executable, "-m", "pagedkv", "replay", "--limit", "2000000"],
+        [sys.executable, "-m", "pagedkv", "replay", "--limit", "300000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -253,6 +262,7 @@ def test_ctrl_c_ends_the_process_with_one_line():
     assert err == "pagedkv: interrupted\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes")
 def test_a_reader_that_goes_away_is_no_traceback():
     process = subprocess.Popen(
         [sys.executable, "-m", "pagedkv", "replay", "--limit", "10"],

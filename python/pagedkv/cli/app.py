@@ -32,8 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; keep the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (PagedKvError, OSError, MemoryError) as error:
-        print(f"pagedkv: {error or type(error).__name__}", file=sys.stderr)
+    except (PagedKvError, OSError) as error:
+        print(f"pagedkv: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("pagedkv: [cli] out of memory; expected a smaller pool", file=sys.stderr)
         return 2
     return code
 
@@ -42,9 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pagedkv", description="Paged key/value caches and SSM state for inference."
     )
-    parser.add_argument(
-        "--version", action="version", version=f"pagedkv {pagedkv.__version__}"
-    )
+    parser.add_argument("--version", action="version", version=f"pagedkv {pagedkv.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (info, config, replay):
         command.add_parser(commands)

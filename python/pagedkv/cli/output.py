@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from pagedkv.replay import ReplayError
 
@@ -30,7 +31,7 @@ class OutputFile:
         """Whether both are one file."""
         return Path(other).exists() and self.path.samefile(other)
 
-    def __enter__(self) -> OutputFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -86,7 +86,11 @@ def add_parser(commands: Any) -> None:
         help="refuse broken lines and requests that can never fit instead of skipping them",
     )
     parser.add_argument(
-        "--seed", type=seed_int, default=0, help="of the made workload and the data (default 0)"
+        "--seed",
+        type=seed_int,
+        default=0,
+        metavar="N",
+        help="seed of the made workload and of the data (default 0)",
     )
     _add_memory(parser.add_argument_group("memory"))
     _add_model(parser.add_argument_group("model"))
@@ -114,7 +118,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="write real keys and values, and check them bit for bit when each request ends",
     )
-    output.add_argument("--json", metavar="FILE", help="write the figures")
+    output.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     output.add_argument(
         "--plot",
         metavar="FILE",
@@ -126,7 +130,10 @@ def add_parser(commands: Any) -> None:
 def _add_memory(group: argparse._ArgumentGroup) -> None:
     size = group.add_mutually_exclusive_group()
     size.add_argument(
-        "--blocks", type=positive_int, metavar="N", help=f"of the pool (default {DEFAULT_BLOCKS})"
+        "--blocks",
+        type=positive_int,
+        metavar="N",
+        help=f"blocks of the pool (default {DEFAULT_BLOCKS})",
     )
     size.add_argument(
         "--memory",
@@ -135,7 +142,11 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
         help="as many blocks as fit, keys and values of all layers counted (8GiB, 512MiB, ...)",
     )
     group.add_argument(
-        "--block-size", type=positive_int, default=16, metavar="N", help="tokens (default 16)"
+        "--block-size",
+        type=positive_int,
+        default=16,
+        metavar="N",
+        help="tokens a block (default 16)",
     )
 
 
@@ -146,15 +157,20 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="config.json of a Hugging Face model; the options below take precedence",
     )
-    for name, value in (
-        ("layers", default.num_layers),
-        ("kv-heads", default.num_kv_heads),
-        ("head-dim", default.head_dim),
+    for name, what, value in (
+        ("layers", "layers that keep keys and values", default.num_layers),
+        ("kv-heads", "heads of keys and values in a layer", default.num_kv_heads),
+        ("head-dim", "values in a head", default.head_dim),
     ):
         group.add_argument(
-            f"--{name}", type=positive_int, metavar="N", help=f"(default {value})"
+            f"--{name}", type=positive_int, metavar="N", help=f"{what} (default {value})"
         )
-    group.add_argument("--dtype", choices=DTYPE_BITS, help=f"(default {default.dtype})")
+    group.add_argument(
+        "--dtype",
+        choices=DTYPE_BITS,
+        metavar="NAME",
+        help=f"{', '.join(DTYPE_BITS)} (default {default.dtype})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -217,7 +233,9 @@ def _config(arguments: argparse.Namespace) -> ReplayConfig:
 def _check_outputs(arguments: argparse.Namespace, outputs: dict[str, OutputFile]) -> None:
     for name, output in outputs.items():
         if arguments.trace is not None and output.same_as(arguments.trace):
-            raise ReplayError(f"[cli.replay] --{name} names the trace itself; expected another file")
+            raise ReplayError(
+                f"[cli.replay] --{name} names the trace itself; expected another file"
+            )
     if "plot" in outputs:
         if outputs["plot"].path.suffix.lower() not in PLOT_SUFFIXES:
             raise ReplayError(
@@ -230,17 +248,14 @@ def _check_outputs(arguments: argparse.Namespace, outputs: dict[str, OutputFile]
 
 
 def _trace(arguments: argparse.Namespace) -> Trace:
-    if arguments.trace is None:
-        trace = make_workload(arguments.seed, arguments.limit or DEFAULT_REQUESTS)
-        print(f"no trace given: a workload of {len(trace.requests):,} requests is made from seed "
-              f"{arguments.seed}")
-        return trace
-    return read_trace(arguments.trace, limit=arguments.limit, strict=arguments.strict)
+    if arguments.trace is not None:
+        return read_trace(arguments.trace, limit=arguments.limit, strict=arguments.strict)
+    count = arguments.limit or DEFAULT_REQUESTS
+    print(f"no trace given: a workload of {count:,} requests is made from seed {arguments.seed}")
+    return make_workload(arguments.seed, count)
 
 
-def _report_refused(
-    arguments: argparse.Namespace, trace: Trace, config: ReplayConfig
-) -> None:
+def _report_refused(arguments: argparse.Namespace, trace: Trace, config: ReplayConfig) -> None:
     _, rejections = split_requests(trace.requests, config)
     if arguments.strict and (rejections or not trace.requests):
         what = str(rejections[0]) if rejections else "no requests; expected at least one"

@@ -147,23 +147,26 @@ class Engine(Generic[S]):
 
     def _grow(self, step: int) -> bool:
         """Give each running sequence its next token; False when one had to be preempted."""
-        running = self._running
-        self._tokens_held += len(running)
+        self._tokens_held += len(self._running)
         due = self._needs_room.pop(step, None)
         if due is None:
             return True
-        preempted = False
+        preemptions = self.figures.preemptions
         due.sort(key=lambda run: run.job.rank)
         for run in due:
-            if not run.active:
-                continue
-            length = run.length_after(step)
-            while run.active and not self._storage.grow(run.sequence, length):
-                self._preempt(running[next(reversed(running))], step)
-                preempted = True
-            if run.active:
+            if run.active and self._make_room(run, step):
                 self._plan_growth(run)
-        return not preempted
+        return self.figures.preemptions == preemptions
+
+    def _make_room(self, run: _Run[S], step: int) -> bool:
+        """Preempt the newest until the run has room; False when it was itself the newest."""
+        length = run.length_after(step)
+        while not self._storage.grow(run.sequence, length):
+            newest = self._running[next(reversed(self._running))]
+            self._preempt(newest, step)
+            if newest is run:
+                return False
+        return True
 
     def _preempt(self, run: _Run[S], step: int) -> None:
         job = run.job

@@ -24,9 +24,7 @@ class History:
 class RunFigures:
     """Counters of a run over `pool_slots` token slots in blocks of `block_size`."""
 
-    def __init__(
-        self, pool_slots: int, block_size: int, history: History | None = None
-    ) -> None:
+    def __init__(self, pool_slots: int, block_size: int, history: History | None = None) -> None:
         self.pool_slots = pool_slots
         self.block_size = block_size
         self.history = history

@@ -15,7 +15,7 @@ from pagedkv.replay.storage import PagedStorage, Storage
 from pagedkv.replay.trace import Request, Trace
 from pagedkv.replay.verify import Mismatch, VerifyingStorage
 
-__all__ = ["DEFAULT_BLOCKS", "ReplayConfig", "ReplayResult", "Rejection", "replay"]
+__all__ = ["DEFAULT_BLOCKS", "Rejection", "ReplayConfig", "ReplayResult", "replay"]
 
 DEFAULT_BLOCKS = 16_384
 MAX_BLOCKS = 2**31 - 1
@@ -95,9 +95,7 @@ class ReplayResult:
         return self.paged.completed == self.accepted and self.verified is not False
 
 
-def replay(
-    trace: Trace, config: ReplayConfig, progress: Progress | None = None
-) -> ReplayResult:
+def replay(trace: Trace, config: ReplayConfig, progress: Progress | None = None) -> ReplayResult:
     """Run the trace twice from the same memory, paged and reserved to the maximum length."""
     requests, rejections = split_requests(trace.requests, config)
     longest = max((request.total_length for request in requests), default=1)
@@ -155,9 +153,7 @@ def _run(
 ) -> RunFigures:
     history = History() if config.keep_history else None
     figures = RunFigures(config.num_slots, storage.block_size, history)
-    engine = Engine(
-        requests, storage, figures, step_ms=config.step_ms, max_batch=config.max_batch
-    )
+    engine = Engine(requests, storage, figures, step_ms=config.step_ms, max_batch=config.max_batch)
     report = None
     if progress is not None:
 

@@ -1,4 +1,4 @@
-"""Utilisation over time, paged and contiguous one above the other (needs matplotlib)."""
+"""Utilization over time, paged and contiguous one above the other (needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESERVED = "#E69F00"
 def require_matplotlib() -> None:
     """Raise `ReplayError` where matplotlib is missing."""
     try:
-        import matplotlib as _matplotlib  # noqa: F401, PLC0415
+        import matplotlib as _matplotlib  # noqa: F401
     except ImportError as error:
         raise ReplayError(
             f"[replay.plot] matplotlib cannot be imported ({error}); expected it to be installed: "
@@ -60,8 +60,8 @@ def over_time(run: RunFigures, last_step: int) -> tuple[NDArray[Any], NDArray[An
 def draw(result: ReplayResult, path: str, file_format: str) -> None:
     """Write the picture of a replay that kept its history; `file_format` is png, svg or pdf."""
     require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     runs = [("paged", result.paged)]
     if result.contiguous is not None:

@@ -85,8 +85,8 @@ def _wasted(run: RunFigures) -> float | None:
 ROWS: tuple[tuple[str, Callable[[RunFigures], str]], ...] = (
     ("requests completed", lambda run: f"{run.completed:,}"),
     ("preemptions", lambda run: f"{run.preemptions:,}"),
-    ("peak utilisation", lambda run: _percent(run.peak_utilization)),
-    ("mean utilisation", lambda run: _percent(run.mean_utilization)),
+    ("peak utilization", lambda run: _percent(run.peak_utilization)),
+    ("mean utilization", lambda run: _percent(run.mean_utilization)),
     ("useful: tokens held / slots reserved", lambda run: _percent(run.useful_fraction)),
     ("wasted: reserved slots without a token", lambda run: _percent(_wasted(run))),
     ("running at once, most", lambda run: f"{run.peak_running:,}"),
@@ -121,6 +121,8 @@ def as_text(result: ReplayResult) -> str:
     for name, value in ROWS:
         cells = [value(run) for run in runs] + ["-"] * (2 - len(runs))
         lines.append(f"{name:40}" + "".join(f"{cell:>14}" for cell in cells))
+    if result.verified is not None:
+        lines.append("(paged: writing and checking the data included)")
     lines.append("")
     if result.contiguous is None:
         lines.append(

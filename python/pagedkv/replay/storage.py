@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from pagedkv import BlockAllocator, PagedSeqState
 from pagedkv.replay.trace import Request
 
-__all__ = ["PagedSequence", "PagedStorage", "StoredSequence", "Storage", "blocks_for"]
+__all__ = ["PagedSequence", "PagedStorage", "Storage", "StoredSequence", "blocks_for"]
 
 
 def blocks_for(num_tokens: int, block_size: int) -> int:

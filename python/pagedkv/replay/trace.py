@@ -94,7 +94,7 @@ def parse_trace(
                 continue
             if parser is None:
                 parser = _recognise(line)
-                if parser.is_header(line):
+                if line == parser.header:
                     continue
             requests.append(parser.parse(number, line))
         except (ValueError, RecursionError) as error:
@@ -119,9 +119,8 @@ class LineParser(Protocol):
     """One format's reader of lines."""
 
     format: str
-
-    def is_header(self, line: str) -> bool:
-        """Whether the line names the columns and is no request."""
+    header: str | None
+    """The line that names the columns, where there is one."""
 
     def parse(self, number: int, line: str) -> Request:
         """The line's request; ValueError says what is wrong with it."""
@@ -134,9 +133,7 @@ class MooncakeParser:
     """Lines of a Mooncake trace, whose timestamps are milliseconds since its own start."""
 
     format = "mooncake"
-
-    def is_header(self, line: str) -> bool:
-        return False
+    header: str | None = None
 
     def parse(self, number: int, line: str) -> Request:
         record = json.loads(line)
@@ -166,13 +163,10 @@ class AzureParser:
     format = "azure"
 
     def __init__(self, header: str | None = None) -> None:
-        self._header = header
+        self.header = header
         names = list(AZURE_COLUMNS) if header is None else _column_names(header)
         self._columns = [names.index(name) for name in AZURE_COLUMNS]
         self._origin: datetime | None = None
-
-    def is_header(self, line: str) -> bool:
-        return line == self._header
 
     def parse(self, number: int, line: str) -> Request:
         cells = _cells(line)

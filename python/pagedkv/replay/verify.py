@@ -7,6 +7,7 @@ allocator of its own; they take the same steps, so the first layer's allocator s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,14 @@ class VerifiedSequence:
         self.current = False
 
 
+@dataclass(frozen=True, slots=True)
+class LayerPool:
+    """One layer's blocks: who hands out their ids, and the cache that all sequences share."""
+
+    allocator: BlockAllocator
+    root: KvCache
+
+
 class VerifyingStorage:
     """Caches with data. `mismatches` lists the requests that failed, `verified` counts the rest.
 
@@ -115,30 +124,21 @@ class VerifyingStorage:
         self.mismatches: list[Mismatch] = []
         self._rows = TokenRows(shape, len(requests), max_tokens, seed)
         self._ordinals = {request.number: i for i, request in enumerate(requests)}
-        self._allocators = [BlockAllocator(num_blocks) for _ in range(shape.num_layers)]
-        self._pools = [
-            KvCache.paged(
-                num_blocks,
-                shape.num_kv_heads,
-                shape.head_dim,
-                block_size,
-                blocks_for(max_tokens, block_size),
-                allocator,
-                dtype=shape.dtype,
-            )
-            for allocator in self._allocators
+        self.pools = [
+            self._make_pool(shape, blocks_for(max_tokens, block_size))
+            for _ in range(shape.num_layers)
         ]
         self._open: set[VerifiedSequence] = set()
         self._idle: list[list[KvCache]] = []
 
     @property
     def blocks_in_use(self) -> int:
-        return self._allocators[0].in_use
+        return self.pools[0].allocator.in_use
 
     def open(self, request: Request, num_tokens: int) -> VerifiedSequence | None:
         if not self._has_room(num_tokens):
             return None
-        caches = self._idle.pop() if self._idle else [pool.share() for pool in self._pools]
+        caches = self._idle.pop() if self._idle else [pool.root.share() for pool in self.pools]
         sequence = VerifiedSequence(request, self._ordinals[request.number], caches)
         self._open.add(sequence)
         self._write(sequence, num_tokens)
@@ -168,8 +168,21 @@ class VerifyingStorage:
             cache.release()
         self._idle.append(sequence.caches)
 
+    def _make_pool(self, shape: CacheShape, max_blocks_per_seq: int) -> LayerPool:
+        allocator = BlockAllocator(self.num_blocks)
+        root = KvCache.paged(
+            self.num_blocks,
+            shape.num_kv_heads,
+            shape.head_dim,
+            self.block_size,
+            max_blocks_per_seq,
+            allocator,
+            dtype=shape.dtype,
+        )
+        return LayerPool(allocator, root)
+
     def _has_room(self, num_tokens: int) -> bool:
-        return blocks_for(num_tokens, self.block_size) <= self._allocators[0].free_count
+        return blocks_for(num_tokens, self.block_size) <= self.pools[0].allocator.free_count
 
     def _write(self, sequence: VerifiedSequence, num_tokens: int) -> None:
         """Append the tokens from the last one written up to `num_tokens` in all."""
@@ -187,10 +200,11 @@ class VerifyingStorage:
         request = sequence.request
         length = request.total_length
         for layer, cache in enumerate(sequence.caches):
-            for part, stream, read in zip(("keys", "values"), (0, 1), cache.to_dense(), strict=True):
-                written = self._rows.slice(sequence.ordinal, 2 * layer + stream, 0, length)
+            for stream, read in enumerate(cache.to_dense(), start=2 * layer):
+                written = self._rows.slice(sequence.ordinal, stream, 0, length)
                 position = first_difference(read, written)
                 if position is not None:
+                    part = "values" if stream % 2 else "keys"
                     return Mismatch(request, layer, position, part)
         return None
 
@@ -206,7 +220,7 @@ def first_difference(left: NDArray[Any], right: NDArray[Any]) -> int | None:
 
 def _bits(rows: NDArray[Any]) -> NDArray[Any]:
     """Rows as unsigned integers, the widest that divide a row."""
-    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
+    flat = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:]))
     row_bytes = flat.shape[1] * flat.itemsize
     width = next(width for width in (8, 4, 2, 1) if row_bytes % width == 0)
     return flat.view(f"u{width}")
