@@ -109,7 +109,7 @@ class SsmSnapshot {
 
  private:
   static constexpr std::array<char, 8> kMagic{'P', 'K', 'V', 'S', 'S', 'M', '0', '1'};
-  static constexpr std::size_t kHeaderBytes = kMagic.size() + 9 * 8;
+  static constexpr std::size_t kHeaderBytes = kMagic.size() + 9 * sizeof(std::uint64_t);
 
   static void push_u64(std::vector<std::byte>& out, std::uint64_t value) {
     for (int shift = 0; shift < 64; shift += 8) {
