@@ -24,8 +24,8 @@ class BlockPool {
   ///                      in `BlockTable`.
   /// @param num_kv_heads  heads of keys and values.
   /// @param head_dim      elements a head.
-  /// @throws ShapeError for a dimension of 0 or an overflow, CapacityError for 2^31 pages or more,
-  ///         std::bad_alloc.
+  /// @throws ShapeError for a dimension of 0, an odd head_dim with int4 or an overflow, CapacityError
+  ///         for 2^31 pages or more, std::bad_alloc.
   BlockPool(std::size_t capacity, std::size_t block_size, std::size_t num_layers,
             std::size_t num_kv_heads, std::size_t head_dim, DType dtype = DType::float32)
       : block_size_(positive(block_size, "block_size")),
@@ -33,8 +33,8 @@ class BlockPool {
         num_kv_heads_(positive(num_kv_heads, "num_kv_heads")),
         head_dim_(positive(head_dim, "head_dim")),
         dtype_(dtype),
-        half_bytes_(detail::bytes_of(
-            kName, dtype, detail::checked_product(kName, {num_kv_heads, block_size, head_dim}))),
+        half_bytes_(detail::checked_product(
+            kName, {num_kv_heads, block_size, detail::bytes_of(kName, dtype, head_dim)})),
         half_stride_(detail::round_up(kName, half_bytes_, detail::kCacheLine)),
         allocator_(capacity),
         storage_(detail::checked_product(kName, {capacity, 2, half_stride_})) {}
