@@ -12,7 +12,8 @@ using Cache = pagedkv::KvCache<pagedkv::CpuBackend>;
 constexpr std::size_t kHeads = 2, kHeadDim = 4, kBlockSize = 16;
 
 void append(Cache& cache, std::size_t tokens, float value) {
-  const std::vector<float> k(tokens * kHeads * kHeadDim, value), v(k.size(), -value);
+  const std::vector<float> k(tokens * kHeads * kHeadDim, value);
+  const std::vector<float> v(tokens * kHeads * kHeadDim, -value);
   cache.append<float>(k, v);
 }
 
