@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 EXPECTED = """\
 first: 23 tokens in blocks 0 1
 second: 19 tokens in blocks 2 3
-third: 40 tokens in blocks 1 0 4
+third: 40 tokens in blocks 0 1 4
 3 of 8 blocks free
 """
 
