@@ -17,7 +17,7 @@ function(pagedkv_backend backend)
   elseif(arg_FOUND)
     set(cause "toolchain found: ${arg_FOUND}")
   else()
-    set(cause "no toolchain found: looked for ${arg_LOOKED_FOR}")
+    set(cause "no toolchain found")
   endif()
 
   # This version ships no kernels, so whatever was found, what is built is the stub, and it says so.

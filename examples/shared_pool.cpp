@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include <pagedkv/pagedkv.hpp>
+#include "pagedkv/pagedkv.hpp"
 
 using Cache = pagedkv::KvCache<pagedkv::CpuBackend>;
 

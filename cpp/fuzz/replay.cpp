@@ -1,5 +1,5 @@
-// Runs a fuzz body over the files of the folders that are named: the kept corpus as a unit test, with
-// any compiler.
+// Runs a fuzz body over the files of the folders that are named: the kept corpus as a unit test,
+// with any compiler.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,8 +1,8 @@
 #pragma once
 
 // The one place of the version: CMake, the Python package and the tests read it from here.
-// Minor versions of 0.x may break: the inline namespace v<major>_<minor> of every header keeps two of
-// them apart in one program.
+// Minor versions of 0.x may break: the inline namespace v<major>_<minor> of every header keeps two
+// of them apart in one program.
 #define PAGEDKV_VERSION_MAJOR 0
 #define PAGEDKV_VERSION_MINOR 1
 #define PAGEDKV_VERSION_PATCH 0
@@ -11,10 +11,10 @@
 #define PAGEDKV_DETAIL_STRINGIZE(x) PAGEDKV_DETAIL_STRINGIZE_(x)
 
 /// "major.minor.patch"
-#define PAGEDKV_VERSION                              \
-  PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_MAJOR)    \
-  "." PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_MINOR) \
-  "." PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_PATCH)
+#define PAGEDKV_VERSION                                                             \
+  PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_MAJOR)                                   \
+  "." PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_MINOR) "." PAGEDKV_DETAIL_STRINGIZE( \
+      PAGEDKV_VERSION_PATCH)
 
 namespace pagedkv::inline v0_1 {
 

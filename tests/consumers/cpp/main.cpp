@@ -1,7 +1,7 @@
 #include <array>
 #include <cstdio>
 
-#include <pagedkv/pagedkv.hpp>
+#include "pagedkv/pagedkv.hpp"
 
 // Defined in other.cpp: headers that are included twice must link once.
 std::size_t blocks_taken(pagedkv::BlockAllocator& allocator, std::size_t tokens);

@@ -1,4 +1,4 @@
-#include <pagedkv/pagedkv.hpp>
+#include "pagedkv/pagedkv.hpp"
 
 std::size_t blocks_taken(pagedkv::BlockAllocator& allocator, std::size_t tokens) {
   auto context = pagedkv::CpuBackend::context({});
