@@ -7,14 +7,12 @@
 #define PAGEDKV_VERSION_MINOR 1
 #define PAGEDKV_VERSION_PATCH 0
 
-#define PAGEDKV_DETAIL_STRINGIZE_(x) #x
-#define PAGEDKV_DETAIL_STRINGIZE(x) PAGEDKV_DETAIL_STRINGIZE_(x)
+#define PAGEDKV_DETAIL_DOTTED_(major, minor, patch) #major "." #minor "." #patch
+#define PAGEDKV_DETAIL_DOTTED(major, minor, patch) PAGEDKV_DETAIL_DOTTED_(major, minor, patch)
 
 /// "major.minor.patch"
-#define PAGEDKV_VERSION                                                             \
-  PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_MAJOR)                                   \
-  "." PAGEDKV_DETAIL_STRINGIZE(PAGEDKV_VERSION_MINOR) "." PAGEDKV_DETAIL_STRINGIZE( \
-      PAGEDKV_VERSION_PATCH)
+#define PAGEDKV_VERSION \
+  PAGEDKV_DETAIL_DOTTED(PAGEDKV_VERSION_MAJOR, PAGEDKV_VERSION_MINOR, PAGEDKV_VERSION_PATCH)
 
 namespace pagedkv::inline v0_1 {
 
