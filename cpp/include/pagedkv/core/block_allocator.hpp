@@ -41,7 +41,6 @@ class BlockAllocator {
       : capacity_(std::exchange(other.capacity_, 0)),
         fresh_(std::exchange(other.fresh_, 0)),
         num_freed_(std::exchange(other.num_freed_, 0)),
-        peak_in_use_(std::exchange(other.peak_in_use_, 0)),
         ref_counts_(std::move(other.ref_counts_)),
         freed_(std::move(other.freed_)) {}
 
@@ -50,7 +49,6 @@ class BlockAllocator {
     std::swap(capacity_, taken.capacity_);
     std::swap(fresh_, taken.fresh_);
     std::swap(num_freed_, taken.num_freed_);
-    std::swap(peak_in_use_, taken.peak_in_use_);
     std::swap(ref_counts_, taken.ref_counts_);
     std::swap(freed_, taken.freed_);
     return *this;
@@ -59,7 +57,7 @@ class BlockAllocator {
   /// One block, held once.
   /// @throws PoolExhaustedError when none is free.
   BlockId allocate() {
-    if (free_count() == 0) [[unlikely]] {
+    if (none_free()) [[unlikely]] {
       detail::throw_exhausted("BlockAllocator.allocate", 1, 0);
     }
     return take();
@@ -67,7 +65,7 @@ class BlockAllocator {
 
   /// One block, or nothing when none is free.
   std::optional<BlockId> try_allocate() noexcept {
-    if (free_count() == 0) [[unlikely]] return std::nullopt;
+    if (none_free()) [[unlikely]] return std::nullopt;
     return take();
   }
 
@@ -88,7 +86,6 @@ class BlockAllocator {
       ref_counts_[fresh_] = 1;
       out[i] = fresh_++;
     }
-    peak_in_use_ = std::max(peak_in_use_, in_use_u32());
   }
 
   /// Holds each of `ids` once more: all or none. An id may be named several times.
@@ -150,9 +147,11 @@ class BlockAllocator {
     return std::size_t{capacity_} - fresh_ + num_freed_;
   }
   /// Blocks that somebody holds.
-  [[nodiscard]] std::size_t in_use() const noexcept { return in_use_u32(); }
+  [[nodiscard]] std::size_t in_use() const noexcept { return fresh_ - num_freed_; }
   /// Most blocks that were ever held at once.
-  [[nodiscard]] std::size_t peak_in_use() const noexcept { return peak_in_use_; }
+  [[nodiscard]] std::size_t peak_in_use() const noexcept {
+    return fresh_;  // a fresh id is handed out only when every id before it is held
+  }
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
 
  private:
@@ -167,7 +166,6 @@ class BlockAllocator {
   BlockId take() noexcept {
     const BlockId id = num_freed_ != 0 ? freed_[--num_freed_] : fresh_++;
     ref_counts_[id] = 1;
-    peak_in_use_ = std::max(peak_in_use_, in_use_u32());
     return id;
   }
 
@@ -175,7 +173,7 @@ class BlockAllocator {
     if (--ref_counts_[id] == 0) freed_[num_freed_++] = id;
   }
 
-  [[nodiscard]] std::uint32_t in_use_u32() const noexcept { return fresh_ - num_freed_; }
+  [[nodiscard]] bool none_free() const noexcept { return num_freed_ == 0 && fresh_ == capacity_; }
 
   [[noreturn]] PAGEDKV_COLD void throw_cannot_acquire(BlockId id) const {
     constexpr const char* where = "BlockAllocator.acquire";
@@ -187,7 +185,6 @@ class BlockAllocator {
   std::uint32_t capacity_;
   std::uint32_t fresh_ = 0;      // ids from here on were never handed out; their counts are unset
   std::uint32_t num_freed_ = 0;  // height of the stack of ids that came back
-  std::uint32_t peak_in_use_ = 0;
   std::unique_ptr<std::uint32_t[]> ref_counts_;
   std::unique_ptr<BlockId[]> freed_;
 };
