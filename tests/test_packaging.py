@@ -122,20 +122,39 @@ def build_sdist(source: Path, into: Path) -> Path:
     return sdist
 
 
+def members(sdist: Path) -> set[str]:
+    """The files of the archive, without the folder that holds them all."""
+    with tarfile.open(sdist) as archive:
+        return {each.name.partition("/")[2] for each in archive.getmembers() if each.isfile()}
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_sdist(ROOT, tmp_path_factory.mktemp("sdist"))
 
 
 def test_the_sdist_holds_what_building_and_testing_need(sdist: Path) -> None:
-    with tarfile.open(sdist) as archive:
-        names = archive.getnames()
-    inside = {name.partition("/")[2] for name in names}
+    inside = members(sdist)
     folders = {name.partition("/")[0] for name in inside if "/" in name}
     assert {"cpp", "cmake", "cuda", "metal", "python", "tests", "docs", "examples"} <= folders
     assert {"pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE"} <= inside
-    for name in inside:
-        assert not re.search(r"(^|/)(build|\.git|\.venv|__pycache__)(/|$)|\.(so|pyc|whl)$", name)
+
+
+def test_the_sdist_holds_what_the_repository_tracks_and_nothing_else(sdist: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is missing")
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git clone")
+
+    def listed(*options: str) -> set[str]:
+        command = ["git", "ls-files", "-z", *options]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        return {name for name in done.stdout.split("\0") if (ROOT / name).is_file()}
+
+    inside = members(sdist)
+    assert listed() - inside == set()
+    # Files that are new and not yet added are no mistake.
+    assert inside - listed("--cached", "--others", "--exclude-standard") == {"PKG-INFO"}
 
 
 def test_an_sdist_made_from_the_sdist_is_the_same_byte_for_byte(
