@@ -75,8 +75,8 @@ class BlockAllocator {
     if (out.size() > free_count()) [[unlikely]] {
       detail::throw_exhausted("BlockAllocator.allocate_n", out.size(), free_count());
     }
-    const auto reused = static_cast<std::uint32_t>(std::min<std::size_t>(out.size(), num_freed_));
-    for (std::uint32_t i = 0; i < reused; ++i) {
+    const std::size_t reused = std::min(out.size(), num_freed_);
+    for (std::size_t i = 0; i < reused; ++i) {
       const BlockId id = freed_[num_freed_ - 1 - i];
       ref_counts_[id] = 1;
       out[i] = id;
@@ -84,7 +84,7 @@ class BlockAllocator {
     num_freed_ -= reused;
     for (std::size_t i = reused; i < out.size(); ++i) {
       ref_counts_[fresh_] = 1;
-      out[i] = fresh_++;
+      out[i] = static_cast<BlockId>(fresh_++);
     }
   }
 
@@ -117,7 +117,7 @@ class BlockAllocator {
   /// @throws InvalidSlotError for an id that is out of range, not live, or named more often than it
   ///         is held; nothing has changed.
   void free(std::span<const BlockId> ids) {
-    const std::uint32_t num_freed_before = num_freed_;
+    const std::size_t num_freed_before = num_freed_;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (!is_live(ids[i])) [[unlikely]] {
         for (std::size_t j = 0; j < i; ++j) ++ref_counts_[ids[j]];
@@ -144,7 +144,7 @@ class BlockAllocator {
 
   /// Blocks that nobody holds.
   [[nodiscard]] std::size_t free_count() const noexcept {
-    return std::size_t{capacity_} - fresh_ + num_freed_;
+    return capacity_ - fresh_ + num_freed_;
   }
   /// Blocks that somebody holds.
   [[nodiscard]] std::size_t in_use() const noexcept { return fresh_ - num_freed_; }
@@ -155,16 +155,16 @@ class BlockAllocator {
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
 
  private:
-  static std::uint32_t checked_capacity(std::size_t capacity) {
+  static std::size_t checked_capacity(std::size_t capacity) {
     if (capacity > kMaxCapacity) {
       detail::throw_capacity("BlockAllocator", "capacity " + std::to_string(capacity) +
                                                    "; expected at most 2147483647 (ids are int32)");
     }
-    return static_cast<std::uint32_t>(capacity);
+    return capacity;
   }
 
   BlockId take() noexcept {
-    const BlockId id = num_freed_ != 0 ? freed_[--num_freed_] : fresh_++;
+    const BlockId id = num_freed_ != 0 ? freed_[--num_freed_] : static_cast<BlockId>(fresh_++);
     ref_counts_[id] = 1;
     return id;
   }
@@ -182,9 +182,11 @@ class BlockAllocator {
                                       " is held 4294967295 times; expected fewer");
   }
 
-  std::uint32_t capacity_;
-  std::uint32_t fresh_ = 0;      // ids from here on were never handed out; their counts are unset
-  std::uint32_t num_freed_ = 0;  // height of the stack of ids that came back
+  // Counters are wider than ids: a store of an id then cannot change them, as the compiler sees it,
+  // and they stay in registers over a loop.
+  std::size_t capacity_;
+  std::size_t fresh_ = 0;      // ids from here on were never handed out; their counts are unset
+  std::size_t num_freed_ = 0;  // height of the stack of ids that came back
   std::unique_ptr<std::uint32_t[]> ref_counts_;
   std::unique_ptr<BlockId[]> freed_;
 };
