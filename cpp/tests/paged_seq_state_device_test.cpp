@@ -234,7 +234,7 @@ TEST_F(PagedSeqStateOnDevice, AFailedSyncIsWrittenAgainByTheNextOne) {
 }
 
 TEST_F(PagedSeqStateOnDevice, AReleaseThatCannotReachTheDeviceGivesTheBlocksBackAllTheSame) {
-  for (const std::size_t calls_before : {0, 1}) {
+  for (const std::size_t calls_before : {0u, 1u}) {
     state.ensure_capacity(ctx, alloc, 2 * kBlockSize);
     state.set_len(5);
     state.sync_context_len(ctx);
@@ -263,7 +263,7 @@ TEST_F(PagedSeqStateOnDevice, AMovedStateKnowsWhatItsDeviceHolds) {
 }
 
 TEST_F(PagedSeqStateOnDevice, ConstructionThatFailsOnTheDeviceIsTheDevicesError) {
-  for (const std::size_t calls_before : {0, 1}) {
+  for (const std::size_t calls_before : {0u, 1u}) {
     tape.calls_until_failure = calls_before;
     EXPECT_THROW((PagedSeqState<RecordingBackend>(kBlockSize, kMaxBlocks, {&tape})), DeviceError);
   }

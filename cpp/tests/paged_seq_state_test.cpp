@@ -66,7 +66,7 @@ TEST(PagedSeqState, EnsureCapacityIsIdempotentAndNeverShrinks) {
   State state(4, 8);
   state.ensure_capacity(ctx, alloc, 12);
   const auto before = ids_of(state);
-  for (const std::size_t target : {12, 9, 1, 0}) {
+  for (const std::size_t target : {12u, 9u, 1u, 0u}) {
     state.ensure_capacity(ctx, alloc, target);
     EXPECT_EQ(ids_of(state), before);
   }

@@ -62,6 +62,7 @@ class KvCache {
                                      " ids for a pool of " + std::to_string(num_blocks) +
                                      " blocks; expected no more ids than blocks");
     }
+    static_cast<void>(detail::checked_product(where, {block_size, max_blocks_per_seq}));  // tokens
     auto pool = make_pool(where, num_blocks, num_kv_heads, block_size, head_dim, dtype, device);
     return KvCache(std::move(pool), num_kv_heads, head_dim,
                    Paged{std::move(allocator), {block_size, max_blocks_per_seq, device}}, device);
@@ -94,11 +95,11 @@ class KvCache {
                    device_);
   }
 
-  /// Room for `num_tokens` more tokens: takes the blocks that they need, writes no token.
+  /// Room for `num_tokens` more tokens: takes the blocks that they need, writes no token. `where`
+  /// is the function that errors name.
   /// @throws CapacityError beyond `capacity()`, PoolExhaustedError when blocks are short; nothing
   ///         has changed.
-  void reserve(Context& ctx, std::size_t num_tokens) {
-    constexpr const char* where = "KvCache.reserve";
+  void reserve(Context& ctx, std::size_t num_tokens, const char* where = "KvCache.reserve") {
     fork_guard_.check(where);
     make_room(where, ctx, num_tokens);
   }
@@ -248,8 +249,7 @@ class KvCache {
       : pool_(std::move(pool)),
         num_kv_heads_(num_kv_heads),
         head_dim_(head_dim),
-        capacity_(detail::checked_product(
-            "KvCache", {paged.state.block_size(), paged.state.max_blocks_per_seq()})),
+        capacity_(paged.state.block_size() * paged.state.max_blocks_per_seq()),
         device_(device),
         paged_(std::move(paged)) {}
 

@@ -12,7 +12,8 @@
 namespace pagedkv::inline v0_1 {
 
 /// A fixed number of slabs of `page_size` values in host memory, each 64-byte aligned, allocated and
-/// zeroed at construction. What a slab's values mean is the caller's. For one thread at a time.
+/// zeroed at construction. What a slab's values mean is the caller's. For one thread at a time;
+/// different pages may be read and written from different threads.
 class KvCachePool {
  public:
   /// @param page_size  values a page, at least 1.
