@@ -1,18 +1,19 @@
+// Element types and arrays.
+
 #include "arrays.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <functional>
 #include <string_view>
 
 namespace pagedkv::python {
 namespace {
 
-using UInt8Array = py::array_t<std::uint8_t>;
-
-/// The integer as Python shows it.
 std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
 
 std::string name_of(py::handle dtype) { return text(dtype.attr("name")); }
+
+py::module_ numpy() { return py::module_::import("numpy"); }
 
 bool is_native(const py::dtype& dtype) {
   const char order = dtype.byteorder();
@@ -25,71 +26,54 @@ bool holds(const py::array& array, DType dtype) {
   if (given.is(numpy_dtype(dtype))) return true;
   if (!is_native(given)) return false;
   if (given.equal(numpy_dtype(dtype))) return true;
+  // Other libraries' int4 takes a byte an element, ours half of one.
+  if (dtype == DType::int4) return false;
   const std::string name = name_of(given);
   return name == dtype_name(dtype) || (dtype == DType::float8_e4m3 && name == "float8_e4m3fn");
 }
 
+[[noreturn]] void throw_dtype(const char* where, const char* argument, const py::array& array,
+                              const std::string& expected) {
+  pagedkv::detail::throw_shape(
+      where, std::string(argument) + " of dtype " + text(array.dtype()) + "; expected " + expected);
+}
+
+/// What NumPy makes of `value`. @throws ShapeError when it makes nothing of it.
+py::array as_array(const char* where, const char* argument, const ArrayLike& value) {
+  if (py::isinstance<py::array>(value)) return py::reinterpret_borrow<py::array>(value);
+  try {
+    return numpy().attr("asarray")(value);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError) && !error.matches(PyExc_TypeError)) throw;
+    pagedkv::detail::throw_shape(where, std::string(argument) + " that is no array (" +
+                                            text(error.value()) + "); expected an array");
+  }
+}
+
+/// Numbers out of a list as elements of `dtype`. Floats become floats alone, and integers must
+/// survive.
+py::array convert(const char* where, const char* argument, const py::array& numbers, DType dtype) {
+  constexpr std::string_view integers = "biu", floats = "biuf";
+  const py::dtype target = numpy_dtype(dtype);
+  const bool to_float = target.kind() == 'f';
+  const char kind = numbers.dtype().kind();
+  if (numbers.size() != 0 && (to_float ? floats : integers).find(kind) == std::string_view::npos) {
+    throw_dtype(where, argument, numbers, std::string(dtype_name(dtype)));
+  }
+  const py::array converted = numbers.attr("astype")(target);
+  if (!to_float && !numpy().attr("array_equal")(numbers, converted).cast<bool>()) {
+    pagedkv::detail::throw_shape(where, std::string(argument) + " with values beyond " +
+                                            text(target) + "; expected values that fit " +
+                                            std::string(dtype_name(dtype)));
+  }
+  return converted;
+}
+
+py::array make_plain(const py::array& array, const py::object& dtype) {
+  return numpy().attr("require")(array, dtype, py::make_tuple("C", "A"));
+}
+
 }  // namespace
-
-std::size_t to_size(const char* where, const char* argument, const Index& value) {
-  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
-  if (!number) throw py::error_already_set();
-  const std::size_t size = PyLong_AsSize_t(number.ptr());
-  if (size == std::numeric_limits<std::size_t>::max() && PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    pagedkv::detail::throw_shape(where, std::string(argument) + " is " + text(number) +
-                                            "; expected 0 to 2^64 - 1");
-  }
-  return size;
-}
-
-std::size_t to_slot(const char* where, const char* what, const Index& value, std::size_t size) {
-  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
-  if (!number) throw py::error_already_set();
-  const std::size_t slot = PyLong_AsSize_t(number.ptr());
-  if (slot == std::numeric_limits<std::size_t>::max() && PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    raise_invalid_slot(where, what, number, size);
-  }
-  return slot;
-}
-
-BlockIds::BlockIds(const char* where, const py::object& ids, std::size_t capacity) {
-  py::array array;
-  if (py::isinstance<py::array>(ids)) {
-    array = py::reinterpret_borrow<py::array>(ids);
-  } else {
-    array = py::module_::import("numpy").attr("asarray")(ids);
-    // An empty list has no integer type of its own.
-    if (array.size() == 0 && array.ndim() == 1) array = py::array_t<std::int32_t>(0);
-  }
-  if (array.ndim() != 1 || (array.dtype().kind() != 'i' && array.dtype().kind() != 'u')) {
-    pagedkv::detail::throw_shape(where, "block ids of dtype " + name_of(array.dtype()) +
-                                            " and shape " + shape_text(array) +
-                                            "; expected a list or 1-D array of integers");
-  }
-  const auto size = static_cast<std::size_t>(array.size());
-  const bool in_place = array.dtype().is(py::dtype::of<std::int32_t>()) &&
-                        (array.flags() & py::array::c_style) != 0;
-  if (in_place) {
-    const std::span values(static_cast<const std::int32_t*>(array.data()), size);
-    const auto lowest = std::ranges::min_element(values);
-    if (lowest != values.end() && *lowest < 0) {
-      raise_invalid_slot(where, "block id", py::int_(*lowest), capacity);
-    }
-    owner_ = array;
-    // Not negative, so the bits are those of the unsigned id.
-    ids_ = {reinterpret_cast<const BlockId*>(values.data()), size};
-    return;
-  }
-  copied_.reserve(size);
-  for (const py::handle item : array) {
-    const auto id = to_slot(where, "block id", py::reinterpret_borrow<Index>(item), capacity);
-    if (id >= capacity) raise_invalid_slot(where, "block id", item, capacity);
-    copied_.push_back(static_cast<BlockId>(id));
-  }
-  ids_ = copied_;
-}
 
 DType to_dtype(const char* where, const DTypeLike& dtype) {
   std::string name;
@@ -97,6 +81,8 @@ DType to_dtype(const char* where, const DTypeLike& dtype) {
     name = dtype.cast<std::string>();
   } else if (PyType_Check(dtype.ptr()) != 0) {
     name = name_of(py::dtype::from_args(dtype));
+  } else if (py::isinstance<py::dtype>(dtype) && !is_native(py::dtype::from_args(dtype))) {
+    name = text(dtype);
   } else if (py::hasattr(dtype, "name")) {
     name = name_of(dtype);
   } else {
@@ -131,37 +117,64 @@ py::dtype numpy_dtype(DType dtype) {
   pagedkv::detail::throw_unsupported("numpy_dtype", "an unknown dtype; expected one of DType");
 }
 
-py::array view_of(const void* data, DType dtype, std::vector<py::ssize_t> shape, py::handle owner,
-                  bool writable) {
+std::vector<py::ssize_t> shape_of(DType dtype, std::initializer_list<std::size_t> sizes) {
+  std::vector<py::ssize_t> shape(sizes.begin(), sizes.end());
   if (dtype == DType::int4 && !shape.empty()) shape.back() /= 2;
-  py::array view(numpy_dtype(dtype), std::move(shape), data, owner);
+  return shape;
+}
+
+py::array view_of(const void* data, DType dtype, std::initializer_list<std::size_t> sizes,
+                  py::handle owner, bool writable) {
+  py::array view(numpy_dtype(dtype), shape_of(dtype, sizes), data, owner);
   if (!writable) view.attr("flags").attr("writeable") = false;
   return view;
 }
 
-py::array to_elements(const char* where, const char* argument, const py::object& value,
-                      DType dtype) {
-  py::array array;
-  if (py::isinstance<py::array>(value)) {
-    array = py::reinterpret_borrow<py::array>(value);
-  } else if (py::hasattr(value, "__array__")) {
-    array = py::module_::import("numpy").attr("asarray")(value);
-  } else {
-    array = py::module_::import("numpy").attr("asarray")(value, numpy_dtype(dtype));
-  }
-  if (!holds(array, dtype)) {
-    pagedkv::detail::throw_shape(where, std::string(argument) + " of dtype " +
-                                            text(array.dtype()) + "; expected " +
-                                            std::string(dtype_name(dtype)));
-  }
-  if ((array.flags() & py::array::c_style) == 0) {
-    array = py::module_::import("numpy").attr("ascontiguousarray")(array);
-  }
-  return array;
+IdArray id_view(std::span<const std::byte> data, py::handle owner) {
+  return py::reinterpret_steal<IdArray>(
+      view_of(data.data(), DType::int32, {data.size() / sizeof(std::int32_t)}, owner, false)
+          .release());
 }
 
-std::string shape_text(const py::array& array) {
-  return text(array.attr("shape"));
+py::array to_elements(const char* where, const char* argument, const ArrayLike& value,
+                      DType dtype) {
+  py::array array = as_array(where, argument, value);
+  if (!holds(array, dtype)) {
+    if (!py::isinstance<py::list>(value) && !py::isinstance<py::tuple>(value)) {
+      throw_dtype(where, argument, array, std::string(dtype_name(dtype)));
+    }
+    array = convert(where, argument, array, dtype);
+  }
+  return is_plain(array) ? array : make_plain(array, py::none());
 }
+
+py::array to_float64(const char* where, const char* argument, const ArrayLike& value) {
+  const py::dtype float64 = py::dtype::of<double>();
+  const py::array array = as_array(where, argument, value);
+  if (array.dtype().is(float64) && is_plain(array)) return array;
+  if (!numpy().attr("can_cast")(array.dtype(), float64, "safe").cast<bool>()) {
+    throw_dtype(where, argument, array, "float64 or what casts safely to it");
+  }
+  return make_plain(array, float64);
+}
+
+bool is_plain(const py::array& array) {
+  constexpr int flags = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+  return (array.flags() & flags) == flags;
+}
+
+std::span<const std::byte> bytes_of(const py::array& array) {
+  return {static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes())};
+}
+
+py::array apart_from(std::span<const std::byte> storage, py::array array) {
+  const auto given = bytes_of(array);
+  const std::less<> before;  // a total order, also between unrelated objects
+  const bool apart = !before(given.data(), storage.data() + storage.size()) ||
+                     !before(storage.data(), given.data() + given.size());
+  return apart ? array : py::array(array.attr("copy")());
+}
+
+std::string shape_text(const py::array& array) { return text(array.attr("shape")); }
 
 }  // namespace pagedkv::python

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,29 +16,8 @@
 
 namespace pagedkv::python {
 
-/// Anything that Python takes as an index: int, NumPy integers.
-class Index : public py::object {
- public:
-  PYBIND11_OBJECT_DEFAULT(Index, py::object, PyIndex_Check)
-};
-
-/// Array or nested sequence of numbers, not looked at yet.
-class ArrayLike : public py::object {
- public:
-  PYBIND11_OBJECT_DEFAULT(ArrayLike, py::object, accept)
-
- private:
-  static bool accept(PyObject*) noexcept { return true; }
-};
-
-/// A name, NumPy dtype or type, ml_dtypes or torch dtype.
-class DTypeLike : public py::object {
- public:
-  PYBIND11_OBJECT_DEFAULT(DTypeLike, py::object, accept)
-
- private:
-  static bool accept(PyObject*) noexcept { return true; }
-};
+/// The integer, or nothing for one below 0 or beyond 64 bits.
+[[nodiscard]] std::optional<std::size_t> try_size(const Index& value);
 
 /// A size: 0 or more.
 /// @throws ShapeError naming `argument` for anything else.
@@ -47,11 +28,16 @@ class DTypeLike : public py::object {
 [[nodiscard]] std::size_t to_slot(const char* where, const char* what, const Index& value,
                                   std::size_t size);
 
-/// Block ids that came from Python as a list or an array of integers; no copy of an int32 array.
+/// An index into `size` entries as `[]` takes it: negative ones count from the end.
+/// @throws the Python InvalidSlotError, an IndexError, for one out of range.
+[[nodiscard]] std::size_t to_item(const char* where, const char* what, const Index& value,
+                                  std::size_t size);
+
+/// Block ids that came from Python; no copy of an int32 array.
 class BlockIds {
  public:
-  /// @throws ShapeError for something else than a list of integers, InvalidSlotError for an id that
-  ///         cannot be one of `capacity`.
+  /// @throws ShapeError for an array that is not 1-D or not of integers, InvalidSlotError for an id
+  ///         that cannot be one of `capacity`, TypeError for an element that is no integer.
   BlockIds(const char* where, const py::object& ids, std::size_t capacity);
   [[nodiscard]] std::span<const BlockId> span() const noexcept { return ids_; }
 
@@ -61,6 +47,9 @@ class BlockIds {
   std::span<const BlockId> ids_;
 };
 
+/// A copy of `ids` as an array.
+[[nodiscard]] IdArray to_id_array(std::span<const BlockId> ids);
+
 /// @throws UnsupportedError for a dtype that is not stored.
 [[nodiscard]] DType to_dtype(const char* where, const DTypeLike& dtype);
 
@@ -68,33 +57,41 @@ class BlockIds {
 /// int4 as bytes of two elements.
 [[nodiscard]] py::dtype numpy_dtype(DType dtype);
 
-/// An array over `data` that keeps `owner` alive. `shape` counts elements; with int4 the last
-/// dimension of the array is half of it.
-[[nodiscard]] py::array view_of(const void* data, DType dtype, std::vector<py::ssize_t> shape,
-                                py::handle owner, bool writable);
+/// A shape as NumPy takes it. `sizes` count elements; with int4 the last dimension of the array is
+/// half of it.
+[[nodiscard]] std::vector<py::ssize_t> shape_of(DType dtype,
+                                                std::initializer_list<std::size_t> sizes);
 
-/// `value` as a C-contiguous array of elements of `dtype`: arrays must have that dtype (or show it as
-/// `numpy_dtype` does), lists and other sequences are converted.
-/// @throws ShapeError for another dtype.
-[[nodiscard]] py::array to_elements(const char* where, const char* argument, const py::object& value,
+/// A view of elements of `dtype` that keeps `owner` alive.
+[[nodiscard]] py::array view_of(const void* data, DType dtype,
+                                std::initializer_list<std::size_t> sizes, py::handle owner,
+                                bool writable);
+
+/// A read-only view of int32 `[size]` that keeps `owner` alive.
+[[nodiscard]] IdArray id_view(std::span<const std::byte> data, py::handle owner);
+
+/// `value` as an aligned, C-contiguous array of elements of `dtype`. Arrays must have that dtype
+/// (or show it as `numpy_dtype` does); lists and tuples of numbers are converted where nothing but
+/// rounding is lost.
+/// @throws ShapeError for anything else.
+[[nodiscard]] py::array to_elements(const char* where, const char* argument, const ArrayLike& value,
                                     DType dtype);
+
+/// `value` as an aligned, C-contiguous float64 array; what NumPy casts safely to float64 is cast.
+/// @throws ShapeError for anything else.
+[[nodiscard]] py::array to_float64(const char* where, const char* argument, const ArrayLike& value);
+
+/// True for arrays whose elements lie as C++ wants them: C-contiguous and aligned.
+[[nodiscard]] bool is_plain(const py::array& array);
+
+/// The bytes of a C-contiguous array.
+[[nodiscard]] std::span<const std::byte> bytes_of(const py::array& array);
+
+/// `array`, or a copy of it where it lies inside `storage`: what is appended to a cache may be a
+/// view of that cache.
+[[nodiscard]] py::array apart_from(std::span<const std::byte> storage, py::array array);
 
 /// "(2, 3)"
 [[nodiscard]] std::string shape_text(const py::array& array);
 
 }  // namespace pagedkv::python
-
-namespace pybind11::detail {
-template <>
-struct handle_type_name<pagedkv::python::Index> {
-  static constexpr auto name = const_name("typing.SupportsIndex");
-};
-template <>
-struct handle_type_name<pagedkv::python::ArrayLike> {
-  static constexpr auto name = const_name("numpy.typing.ArrayLike");
-};
-template <>
-struct handle_type_name<pagedkv::python::DTypeLike> {
-  static constexpr auto name = const_name("numpy.typing.DTypeLike");
-};
-}  // namespace pybind11::detail

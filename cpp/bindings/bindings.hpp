@@ -3,15 +3,16 @@
 // What the files of the extension module share. Bindings check, convert, release the GIL and call;
 // no logic lives here.
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstddef>
+#include <string>
+#include <typeinfo>
+
+#include "handles.hpp"
 #include "pagedkv/core/errors.hpp"
 
 namespace pagedkv::python {
-
-namespace py = pybind11;
 
 // One function a file.
 void register_errors(py::module_& m);
@@ -23,6 +24,7 @@ void register_paged_seq_state(py::module_& m);
 void register_kv_cache(py::module_& m);
 void register_paged_kv_cache(py::module_& m);
 void register_kv_cache_pool(py::module_& m);
+void register_ssm_snapshot(py::module_& m);
 void register_ssm_state_pool(py::module_& m);
 
 /// Raises the Python InvalidSlotError, whose `slot` may be any integer, also one that no C++ index
@@ -30,58 +32,48 @@ void register_ssm_state_pool(py::module_& m);
 [[noreturn]] void raise_invalid_slot(const char* where, const char* what, py::handle slot,
                                      std::size_t size);
 
-/// Makes `pickle` and `copy` of the class a TypeError that says what to do instead.
-template <class Class>
-void refuse_pickling(Class& cls, const char* instead) {
+/// The last step of binding a class. Pickling and copying by pickling become a TypeError that says
+/// what to do `instead`; so does a call on an instance whose `__init__` never ran.
+template <class T, class... Options>
+void seal(py::class_<T, Options...>& cls, const char* instead) {
   cls.def(
       "__reduce_ex__",
-      [instead](const py::object& self, int) -> py::object {
-        const auto type = py::str(py::type::of(self).attr("__name__")).cast<std::string>();
+      [instead](const py::object& self, const Index&) -> py::typing::NoReturn {
+        const auto type = py::str(py::type::of(self).attr("__name__")).template cast<std::string>();
         throw py::type_error("[" + type + "] cannot be pickled or copied; " + instead);
       },
       py::arg("protocol"));
+  // pybind11 would allocate the missing instance here and construct nothing in it.
+  py::detail::get_type_info(typeid(T), true)->operator_new = [](std::size_t) -> void* {
+    throw py::type_error(
+        "[pagedkv] an object whose __init__ never ran; expected one made by calling its class");
+  };
 }
 
-/// Keeps an object whose calls release the GIL to one thread at a time. The flag itself is only
-/// touched with the GIL held.
-class Exclusive {
- public:
-  class Hold {
-   public:
-    explicit Hold(bool& busy) noexcept : busy_(busy) { busy_ = true; }
-    Hold(const Hold&) = delete;
-    Hold& operator=(const Hold&) = delete;
-    ~Hold() { busy_ = false; }
+/// Equality with instances of the class alone, and no hash.
+template <class T, class... Options>
+void define_equality(py::class_<T, Options...>& cls) {
+  cls.def(
+      "__eq__",
+      [](const T& self, const AnyObject& other) -> Comparison {
+        if (!py::isinstance<T>(other)) {
+          return py::reinterpret_borrow<Comparison>(Py_NotImplemented);
+        }
+        return py::bool_(self == other.template cast<const T&>());
+      },
+      py::arg("other"));
+  cls.attr("__hash__") = py::none();
+}
 
-   private:
-    bool& busy_;
-  };
-
-  /// @throws Error when another thread is inside a call of the object.
-  [[nodiscard]] Hold hold(const char* where) {
-    if (busy_) {
-      throw Error(detail::located(where, "the object is busy in another thread; expected one "
-                                         "thread at a time"));
-    }
-    return Hold(busy_);
-  }
-
- private:
-  bool busy_ = false;
-};
-
-/// Copies below this many bytes are done sooner than the GIL is given away and taken back.
-inline constexpr std::size_t kReleaseGilFrom = std::size_t{64} << 10;
-
-/// Runs `work` without the GIL when it moves enough bytes for that to pay.
-template <class Work>
-void without_gil(std::size_t bytes, Work work) {
-  if (bytes < kReleaseGilFrom) {
-    work();
-    return;
-  }
-  const py::gil_scoped_release released;
-  work();
+/// Iteration by `__getitem__` until IndexError, as Python itself does it, with the type of the
+/// items named.
+template <class Item, class T, class... Options>
+void define_iteration(py::class_<T, Options...>& cls) {
+  cls.def("__iter__", [](const Owned<T>& self) {
+    PyObject* iterator = PySeqIter_New(self.ptr());
+    if (iterator == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::typing::Iterator<Item>>(iterator);
+  });
 }
 
 }  // namespace pagedkv::python

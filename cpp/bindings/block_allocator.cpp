@@ -18,29 +18,34 @@ BlockId to_id(const char* where, const BlockAllocator& self, const Index& id) {
   return static_cast<BlockId>(slot);
 }
 
-py::array_t<std::int32_t> allocate_n(BlockAllocator& self, const Index& n) {
+IdArray allocate_n(BlockAllocator& self, const Index& n) {
   const std::size_t count = to_size("BlockAllocator.allocate_n", "n", n);
   if (count > self.free_count()) {  // before an array of that size is made
     detail::throw_exhausted("BlockAllocator.allocate_n", count, self.free_count());
   }
-  py::array_t<std::int32_t> ids(static_cast<py::ssize_t>(count));
+  IdArray ids(static_cast<py::ssize_t>(count));
   // Ids are below 2^31: the signed and the unsigned type have the same bits.
   self.allocate_n({reinterpret_cast<BlockId*>(ids.mutable_data()), count});
   return ids;
 }
 
-void free(BlockAllocator& self, const py::object& ids) {
+/// One id rather than several; an array has `__index__` too, whatever its size.
+bool is_one_id(const IdOrIds& ids) {
+  return py::isinstance<Index>(ids) && !py::isinstance<py::array>(ids);
+}
+
+void free(BlockAllocator& self, const IdOrIds& ids) {
   constexpr const char* where = "BlockAllocator.free";
-  if (py::isinstance<Index>(ids) && !py::isinstance<py::array>(ids)) {
+  if (is_one_id(ids)) {
     self.free(to_id(where, self, py::reinterpret_borrow<Index>(ids)));
     return;
   }
   self.free(BlockIds(where, ids, self.capacity()).span());
 }
 
-void acquire(BlockAllocator& self, const py::object& ids) {
+void acquire(BlockAllocator& self, const IdOrIds& ids) {
   constexpr const char* where = "BlockAllocator.acquire";
-  if (py::isinstance<Index>(ids) && !py::isinstance<py::array>(ids)) {
+  if (is_one_id(ids)) {
     self.acquire(to_id(where, self, py::reinterpret_borrow<Index>(ids)));
     return;
   }
@@ -49,13 +54,8 @@ void acquire(BlockAllocator& self, const py::object& ids) {
 
 /// Any integer may be asked about; one that is no index is not live.
 bool is_live(const BlockAllocator& self, const Index& id) {
-  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(id.ptr()));
-  const std::size_t slot = PyLong_AsSize_t(number.ptr());
-  if (slot == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    return false;
-  }
-  return self.is_live(slot);
+  const auto slot = try_size(id);
+  return slot && self.is_live(*slot);
 }
 
 std::string repr(const BlockAllocator& self) {
@@ -67,11 +67,11 @@ std::string repr(const BlockAllocator& self) {
 
 void register_block_allocator(py::module_& m) {
   py::class_<BlockAllocator, std::shared_ptr<BlockAllocator>> cls(m, "BlockAllocator", kDoc);
-  cls.def(py::init([](const Index& capacity) {
-            return std::make_shared<BlockAllocator>(
-                to_size("BlockAllocator", "capacity", capacity));
-          }),
-          py::arg("capacity"), "A pool of ``capacity`` ids (0 to 2**31 - 1), all free.")
+  cls.def(
+         py::init([](const Index& capacity) {
+           return std::make_shared<BlockAllocator>(to_size("BlockAllocator", "capacity", capacity));
+         }),
+         py::arg("capacity"), "A pool of ``capacity`` ids (0 to 2**31 - 1), all free.")
       .def("allocate", &BlockAllocator::allocate,
            "One block, held once. Raises PoolExhaustedError when none is free. O(1).")
       .def("allocate_n", &allocate_n, py::arg("n"),
@@ -92,13 +92,12 @@ void register_block_allocator(py::module_& m) {
       .def("is_live", &is_live, py::arg("id"), "Whether anybody holds the id; any integer will do.")
       .def("__contains__", &is_live, py::arg("id"))
       .def("__repr__", &repr)
-      .def_property_readonly("free_count", &BlockAllocator::free_count,
-                             "Blocks that nobody holds.")
+      .def_property_readonly("free_count", &BlockAllocator::free_count, "Blocks that nobody holds.")
       .def_property_readonly("in_use", &BlockAllocator::in_use, "Blocks that somebody holds.")
       .def_property_readonly("capacity", &BlockAllocator::capacity, "All blocks.")
       .def_property_readonly("peak_in_use", &BlockAllocator::peak_in_use,
                              "Most blocks that were ever held at once.");
-  refuse_pickling(cls, "it hands out the ids of one process; make a new one");
+  seal(cls, "it hands out the ids of one process; make a new one");
 }
 
 }  // namespace pagedkv::python

@@ -38,23 +38,17 @@ BlockId to_page(const char* where, const BlockPool& self, const Index& id) {
   return static_cast<BlockId>(slot);
 }
 
-py::array page_view(const py::object& owner, const BlockPool& self,
-                    std::span<const std::byte> page) {
-  return view_of(page.data(), self.dtype(),
-                 {static_cast<py::ssize_t>(self.num_kv_heads()),
-                  static_cast<py::ssize_t>(self.block_size()),
-                  static_cast<py::ssize_t>(self.head_dim())},
-                 owner, true);
+AnyArray page_view(const Owned<BlockPool>& self, std::span<const std::byte> page) {
+  return view_of(page.data(), self->dtype(),
+                 {self->num_kv_heads(), self->block_size(), self->head_dim()}, self, true);
 }
 
-py::array keys(const py::object& owner, const Index& id) {
-  auto& self = owner.cast<BlockPool&>();
-  return page_view(owner, self, self.keys(to_page("BlockPool.keys", self, id)));
+AnyArray keys(const Owned<BlockPool>& self, const Index& id) {
+  return page_view(self, self->keys(to_page("BlockPool.keys", *self, id)));
 }
 
-py::array values(const py::object& owner, const Index& id) {
-  auto& self = owner.cast<BlockPool&>();
-  return page_view(owner, self, self.values(to_page("BlockPool.values", self, id)));
+AnyArray values(const Owned<BlockPool>& self, const Index& id) {
+  return page_view(self, self->values(to_page("BlockPool.values", *self, id)));
 }
 
 std::string repr(const BlockPool& self) {
@@ -82,7 +76,8 @@ void register_block_pool(py::module_& m) {
           py::arg("id"),
           "Gives a page back. Raises InvalidSlotError for an id out of range or not live. O(1).")
       .def("keys", &keys, py::arg("id"),
-           "A writable view ``[num_kv_heads, block_size, head_dim]`` of the page's keys. bfloat16 is "
+           "A writable view ``[num_kv_heads, block_size, head_dim]`` of the page's keys. bfloat16 "
+           "is "
            "shown as uint16, fp8 and int4 (two values a byte) as uint8.")
       .def("values", &values, py::arg("id"), "A writable view of the page's values, likewise.")
       .def("utilization", &BlockPool::utilization,
@@ -97,7 +92,7 @@ void register_block_pool(py::module_& m) {
       .def_property_readonly(
           "dtype", [](const BlockPool& self) { return std::string(dtype_name(self.dtype())); },
           "Name of the element type.");
-  refuse_pickling(cls, "save the pages that matter as arrays");
+  seal(cls, "save the pages that matter as arrays");
 }
 
 }  // namespace pagedkv::python

@@ -15,10 +15,10 @@ std::size_t to_layer(const char* where, const BlockTable& self, const Index& lay
 
 void append_block(BlockTable& self, const Index& layer, const Index& id) {
   constexpr const char* where = "BlockTable.append_block";
-  const std::size_t block = to_slot(where, "block id", id, BlockAllocator::kMaxCapacity);
-  if (block >= BlockAllocator::kMaxCapacity) {
-    raise_invalid_slot(where, "block id", id, BlockAllocator::kMaxCapacity);
-  }
+  // Every int32 of 0 and more, as the core has it.
+  constexpr std::size_t size = BlockAllocator::kMaxCapacity + 1;
+  const std::size_t block = to_slot(where, "block id", id, size);
+  if (block >= size) raise_invalid_slot(where, "block id", id, size);
   self.append_block(to_layer(where, self, layer), static_cast<BlockId>(block));
 }
 
@@ -28,16 +28,14 @@ std::optional<BlockId> get_block(const BlockTable& self, const Index& layer, con
   return self.get_block(row, to_slot(where, "logical block", logical, self.num_blocks(row)));
 }
 
-py::array_t<std::int32_t> row(const BlockTable& self, const Index& layer) {
-  const auto blocks = self.blocks(to_layer("BlockTable.__getitem__", self, layer));
-  py::array_t<std::int32_t> ids(static_cast<py::ssize_t>(blocks.size()));
-  std::ranges::copy(blocks, ids.mutable_data());
-  return ids;
+IdArray row(const BlockTable& self, const Index& layer) {
+  return to_id_array(
+      self.blocks(to_item("BlockTable.__getitem__", "layer", layer, self.num_layers())));
 }
 
-py::array_t<std::int32_t> as_array(const BlockTable& self) {
-  py::array_t<std::int32_t> table({static_cast<py::ssize_t>(self.num_layers()),
-                                   static_cast<py::ssize_t>(self.max_blocks())});
+IdArray as_array(const BlockTable& self) {
+  IdArray table(
+      {static_cast<py::ssize_t>(self.num_layers()), static_cast<py::ssize_t>(self.max_blocks())});
   self.write_array({table.mutable_data(), static_cast<std::size_t>(table.size())});
   return table;
 }
@@ -77,26 +75,28 @@ void register_block_table(py::module_& m) {
       .def(
           "truncate",
           [](BlockTable& self, const Index& layer, const Index& num_tokens) {
-            return self.truncate(to_layer("BlockTable.truncate", self, layer),
-                                 to_size("BlockTable.truncate", "num_tokens", num_tokens));
+            constexpr const char* where = "BlockTable.truncate";
+            return to_id_array(self.truncate(to_layer(where, self, layer),
+                                             to_size(where, "num_tokens", num_tokens)));
           },
           py::arg("layer"), py::arg("num_tokens"),
-          "Keeps the blocks that the first ``num_tokens`` tokens need and returns the ids of the "
-          "others, in logical order, for the caller to free.")
+          "Keeps the blocks that the first ``num_tokens`` tokens need and returns the int32 ids of "
+          "the others, in logical order, for the caller to free.")
       .def("as_array", &as_array,
            "The table as int32 ``[num_layers, max_blocks]``, rows padded with -1; a copy.")
-      .def("__getitem__", &row, py::arg("layer"), "A layer's ids as an int32 array; a copy.")
+      .def("__getitem__", &row, py::arg("layer"),
+           "A layer's ids as an int32 array, a copy; -1 is the last layer.")
       .def("__len__", &BlockTable::num_layers)
-      .def("__eq__", [](const BlockTable& self, const BlockTable& other) { return self == other; },
-           py::is_operator())
       .def("__copy__", [](const BlockTable& self) { return BlockTable(self); })
-      .def("__deepcopy__", [](const BlockTable& self, const py::dict&) { return BlockTable(self); },
-           py::arg("memo"))
+      .def(
+          "__deepcopy__", [](const BlockTable& self, const AnyObject&) { return BlockTable(self); },
+          py::arg("memo"))
       .def("__repr__", &repr)
       .def_property_readonly("num_layers", &BlockTable::num_layers)
       .def_property_readonly("block_size", &BlockTable::block_size, "Tokens a block.");
-  cls.attr("__hash__") = py::none();
-  refuse_pickling(cls, "save as_array() instead, copy with copy.copy()");
+  define_equality(cls);
+  define_iteration<IdArray>(cls);
+  seal(cls, "save as_array() instead, copy with copy.copy()");
 }
 
 }  // namespace pagedkv::python

@@ -20,7 +20,7 @@ inline void expect_cpu(const char* where, const std::string& device) {
 
 /// The CPU has one context, which Python writes as None.
 /// @throws UnsupportedError for anything else.
-inline cpu::Context cpu_context(const char* where, const py::object& ctx) {
+inline cpu::Context cpu_context(const char* where, const NoContext& ctx) {
   if (!ctx.is_none()) {
     pagedkv::detail::throw_unsupported(where, "a ctx of type " +
                                                   py::str(py::type::of(ctx)).cast<std::string>() +

@@ -45,7 +45,7 @@ py::object usable(const std::string& status) {
   return py::str(status);
 }
 
-py::dict build_info() {
+py::typing::Dict<py::str, py::object> build_info() {
   py::list found;
   for (const auto isa : cpu::isa_found()) found.append(std::string(cpu::isa_name(isa)));
   py::dict backends;
@@ -53,7 +53,7 @@ py::dict build_info() {
   backends["cuda"] = usable(cuda::status());
   backends["metal"] = usable(metal::status());
 
-  py::dict info;
+  py::typing::Dict<py::str, py::object> info;
   info["version"] = pagedkv::version;
   info["compiler"] = kCompiler;
   info["build_type"] = PAGEDKV_BUILD_TYPE;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "arrays.hpp"
+#include "exclusive.hpp"
 #include "pagedkv/cpu/backend.hpp"
 
 namespace pagedkv::python {
@@ -52,48 +53,42 @@ PyKvCache paged(const Index& num_blocks, const Index& num_kv_heads, const Index&
   return {Cache::paged(blocks, heads, dim, tokens, max_blocks, std::move(allocator), type), {}};
 }
 
-/// The bytes of `[n, num_kv_heads, head_dim]` keys or values.
-std::span<const std::byte> token_bytes(const char* argument, const py::array& array,
-                                       const Cache& cache) {
-  const auto heads = static_cast<py::ssize_t>(cache.num_kv_heads());
-  auto columns = static_cast<py::ssize_t>(cache.head_dim());
-  if (cache.dtype() == DType::int4) columns /= 2;
-  if (array.ndim() != 3 || array.shape(1) != heads || array.shape(2) != columns) {
-    pagedkv::detail::throw_shape("KvCache.append", std::string(argument) + " of shape " +
-                                                       shape_text(array) + "; expected (n, " +
-                                                       std::to_string(heads) + ", " +
-                                                       std::to_string(columns) + ")");
+/// `[n, num_kv_heads, head_dim]` keys or values, apart from the storage that they are copied into.
+py::array to_tokens(const char* argument, const ArrayLike& value, Cache& cache) {
+  constexpr const char* where = "KvCache.append";
+  const auto expected = shape_of(cache.dtype(), {cache.num_kv_heads(), cache.head_dim()});
+  const py::array array = to_elements(where, argument, value, cache.dtype());
+  if (array.ndim() != 3 || array.shape(1) != expected[0] || array.shape(2) != expected[1]) {
+    pagedkv::detail::throw_shape(where, std::string(argument) + " of shape " + shape_text(array) +
+                                            "; expected (n, " + std::to_string(expected[0]) + ", " +
+                                            std::to_string(expected[1]) + ")");
   }
-  return {static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes())};
+  return apart_from(cache.v().bytes(), apart_from(cache.k().bytes(), array));
 }
 
 void append(PyKvCache& self, const ArrayLike& k, const ArrayLike& v) {
   constexpr const char* where = "KvCache.append";
-  const auto held = self.hold(where);
   Cache& cache = self.cache;
-  const py::array keys = to_elements(where, "k", k, cache.dtype());
-  const py::array values = to_elements(where, "v", v, cache.dtype());
-  const auto key_bytes = token_bytes("k", keys, cache);
-  const auto value_bytes = token_bytes("v", values, cache);
+  const py::array keys = to_tokens("k", k, cache);
+  const py::array values = to_tokens("v", v, cache);
   if (keys.shape(0) != values.shape(0)) {
     pagedkv::detail::throw_shape(where, std::to_string(keys.shape(0)) + " tokens in k and " +
                                             std::to_string(values.shape(0)) +
                                             " in v; expected as many");
   }
+  const auto held = self.hold(where);
   cpu::Context ctx;
   // The allocator may be shared with caches that other threads use: it is touched here, under the
   // GIL; the copy below finds its room reserved.
-  cache.reserve(ctx, static_cast<std::size_t>(keys.shape(0)));
+  cache.reserve(ctx, static_cast<std::size_t>(keys.shape(0)), where);
+  const auto key_bytes = bytes_of(keys), value_bytes = bytes_of(values);
   without_gil(2 * key_bytes.size(), [&] { cache.append(ctx, key_bytes, value_bytes); });
 }
 
-std::pair<py::array, py::array> to_dense(PyKvCache& self) {
+std::pair<AnyArray, AnyArray> to_dense(PyKvCache& self) {
   const auto held = self.hold("KvCache.to_dense");
   const Cache& cache = self.cache;
-  auto columns = static_cast<py::ssize_t>(cache.head_dim());
-  if (cache.dtype() == DType::int4) columns /= 2;
-  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(cache.len()),
-                                       static_cast<py::ssize_t>(cache.num_kv_heads()), columns};
+  const auto shape = shape_of(cache.dtype(), {cache.len(), cache.num_kv_heads(), cache.head_dim()});
   py::array k(numpy_dtype(cache.dtype()), shape);
   py::array v(numpy_dtype(cache.dtype()), shape);
   const auto bytes = [](py::array& array) {
@@ -103,31 +98,36 @@ std::pair<py::array, py::array> to_dense(PyKvCache& self) {
   const auto k_bytes = bytes(k), v_bytes = bytes(v);
   cpu::Context ctx;
   without_gil(2 * k_bytes.size(), [&] { cache.to_dense(ctx, k_bytes, v_bytes); });
-  return {std::move(k), std::move(v)};
+  return {k, v};
 }
 
 /// A writable view of the storage of keys or values.
-py::array storage_view(const py::object& owner, cpu::Buffer& buffer) {
-  const Cache& cache = owner.cast<PyKvCache&>().cache;
-  const auto size = [](std::size_t n) { return static_cast<py::ssize_t>(n); };
-  const auto heads = size(cache.num_kv_heads()), dim = size(cache.head_dim());
-  std::vector<py::ssize_t> shape{heads, size(cache.capacity()), dim};
-  if (cache.block_size() != 0) {
-    shape = {size(cache.num_blocks()), heads, size(cache.block_size()), dim};
+AnyArray storage_view(const Owned<PyKvCache>& self, cpu::Buffer& buffer) {
+  const Cache& cache = self->cache;
+  const std::byte* data = buffer.bytes().data();
+  if (cache.block_size() == 0) {
+    return view_of(data, cache.dtype(), {cache.num_kv_heads(), cache.capacity(), cache.head_dim()},
+                   self, true);
   }
-  return view_of(buffer.bytes().data(), cache.dtype(), shape, owner, true);
+  return view_of(data, cache.dtype(),
+                 {cache.num_blocks(), cache.num_kv_heads(), cache.block_size(), cache.head_dim()},
+                 self, true);
 }
 
 /// A read-only view of a device table, or nothing for the contiguous layout.
-std::optional<py::array> table_view(const py::object& owner, const cpu::Buffer* buffer) {
+std::optional<IdArray> table_view(const Owned<PyKvCache>& self, const cpu::Buffer* buffer) {
   if (buffer == nullptr) return std::nullopt;
-  return view_of(buffer->bytes().data(), DType::int32, {static_cast<py::ssize_t>(buffer->size())},
-                 owner, false);
+  return id_view(buffer->bytes(), self);
+}
+
+std::size_t len(PyKvCache& self) {
+  const auto held = self.hold("KvCache.len");
+  return self.cache.len();
 }
 
 std::string repr(const PyKvCache& self) {
   const Cache& cache = self.cache;
-  return "KvCache(len=" + std::to_string(cache.len()) +
+  return "KvCache(len=" + (self.exclusive.busy() ? "busy" : std::to_string(cache.len())) +
          ", capacity=" + std::to_string(cache.capacity()) +
          ", num_kv_heads=" + std::to_string(cache.num_kv_heads()) +
          ", head_dim=" + std::to_string(cache.head_dim()) +
@@ -142,13 +142,15 @@ void register_kv_cache(py::module_& m) {
   cls.def_static("contiguous", &contiguous, py::arg("capacity"), py::arg("num_kv_heads"),
                  py::arg("head_dim"), py::arg("dtype") = "float32",
                  "A cache for ``capacity`` tokens in one piece.")
-      .def_static("paged", &paged, py::arg("num_blocks"), py::arg("num_kv_heads"),
-                  py::arg("head_dim"), py::arg("block_size"), py::arg("max_blocks_per_seq"),
-                  py::arg("allocator"), py::arg("dtype") = "float32",
-                  "A pool of ``num_blocks`` blocks, whose ids ``allocator`` hands out, and the first "
-                  "sequence's cache over it.")
+      .def_static(
+          "paged", &paged, py::arg("num_blocks"), py::arg("num_kv_heads"), py::arg("head_dim"),
+          py::arg("block_size"), py::arg("max_blocks_per_seq"), py::arg("allocator"),
+          py::arg("dtype") = "float32",
+          "A pool of ``num_blocks`` blocks, whose ids ``allocator`` hands out, and the first "
+          "sequence's cache over it.")
       .def("append", &append, py::arg("k"), py::arg("v"),
-           "Appends ``[n, num_kv_heads, head_dim]`` keys and values: all or none. Raises ShapeError, "
+           "Appends ``[n, num_kv_heads, head_dim]`` keys and values: all or none. Raises "
+           "ShapeError, "
            "CapacityError beyond ``capacity``, PoolExhaustedError when blocks are short. O(bytes).")
       .def("to_dense", &to_dense,
            "Copies of keys and values, each ``[len, num_kv_heads, head_dim]``. O(bytes).")
@@ -176,30 +178,25 @@ void register_kv_cache(py::module_& m) {
             self.cache.release();
           },
           "Empties the cache and gives its blocks back; twice is harmless.")
-      .def("__enter__", [](const py::object& self) { return self; })
-      .def("__exit__",
-           [](PyKvCache& self, const py::args&) {
-             const auto held = self.hold("KvCache.__exit__");
-             self.cache.release();
-           })
-      .def("__len__", [](const PyKvCache& self) { return self.cache.len(); })
+      .def("__enter__", [](const Owned<PyKvCache>& self) { return self; })
+      .def(
+          "__exit__",
+          [](PyKvCache& self, const AnyObject&, const AnyObject&, const AnyObject&) {
+            const auto held = self.hold("KvCache.__exit__");
+            self.cache.release();
+          },
+          py::arg("exc_type"), py::arg("exc_value"), py::arg("traceback"))
+      .def("__len__", &len)
       .def("__bool__", [](const PyKvCache&) { return true; })
       .def("__repr__", &repr)
       .def_property_readonly(
-          "k",
-          [](const py::object& self) {
-            return storage_view(self, self.cast<PyKvCache&>().cache.k());
-          },
+          "k", [](const Owned<PyKvCache>& self) { return storage_view(self, self->cache.k()); },
           "Writable view of the keys' storage: ``[num_kv_heads, capacity, head_dim]``, or the pool "
           "``[num_blocks, num_kv_heads, block_size, head_dim]``.")
       .def_property_readonly(
-          "v",
-          [](const py::object& self) {
-            return storage_view(self, self.cast<PyKvCache&>().cache.v());
-          },
+          "v", [](const Owned<PyKvCache>& self) { return storage_view(self, self->cache.v()); },
           "Writable view of the values' storage, likewise.")
-      .def_property_readonly(
-          "len", [](const PyKvCache& self) { return self.cache.len(); }, "Tokens held.")
+      .def_property_readonly("len", &len, "Tokens held.")
       .def_property_readonly(
           "capacity", [](const PyKvCache& self) { return self.cache.capacity(); },
           "Most tokens that the cache takes.")
@@ -222,25 +219,22 @@ void register_kv_cache(py::module_& m) {
           "The shared allocator; None for the contiguous layout.")
       .def_property_readonly(
           "block_table",
-          [](const py::object& self) {
-            return table_view(self, self.cast<PyKvCache&>().cache.block_table());
-          },
+          [](const Owned<PyKvCache>& self) { return table_view(self, self->cache.block_table()); },
           "Read-only int32 view ``[max_blocks_per_seq]``, -1 where there is no block; None for the "
           "contiguous layout.")
       .def_property_readonly(
           "context_lens",
-          [](const py::object& self) {
-            return table_view(self, self.cast<PyKvCache&>().cache.context_lens());
-          },
+          [](const Owned<PyKvCache>& self) { return table_view(self, self->cache.context_lens()); },
           "Read-only int32 view ``[1]`` of the length; None for the contiguous layout.")
       .def_property_readonly(
           "paged_block_indices",
-          [](const PyKvCache& self) {
+          [](PyKvCache& self) {
+            const auto held = self.hold("KvCache.paged_block_indices");
             const auto blocks = self.cache.paged_block_indices();
             return std::vector<BlockId>(blocks.begin(), blocks.end());
           },
           "Block ids that this cache holds, in logical order; a copy.");
-  refuse_pickling(cls, "save to_dense() instead, use share() for another sequence");
+  seal(cls, "save to_dense() instead, use share() for another sequence");
 }
 
 }  // namespace pagedkv::python

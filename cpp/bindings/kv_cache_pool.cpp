@@ -8,15 +8,14 @@
 namespace pagedkv::python {
 namespace {
 
-constexpr const char* kDoc = R"(A fixed number of slabs of ``page_size`` values, allocated and zeroed here.
+constexpr const char* kDoc =
+    R"(A fixed number of slabs of ``page_size`` values, allocated and zeroed here.
 
 Contents are not zeroed when a page is freed.)";
 
-py::array page_view(const py::object& owner, const Index& page) {
-  auto& self = owner.cast<KvCachePool&>();
-  const auto bytes = self.page(to_slot("KvCachePool.page", "page", page, self.num_pages()));
-  return view_of(bytes.data(), self.dtype(), {static_cast<py::ssize_t>(self.page_size())}, owner,
-                 true);
+AnyArray page_view(const Owned<KvCachePool>& self, const Index& page) {
+  const auto bytes = self->page(to_slot("KvCachePool.page", "page", page, self->num_pages()));
+  return view_of(bytes.data(), self->dtype(), {self->page_size()}, self, true);
 }
 
 std::string repr(const KvCachePool& self) {
@@ -58,7 +57,7 @@ void register_kv_cache_pool(py::module_& m) {
       .def_property_readonly(
           "dtype", [](const KvCachePool& self) { return std::string(dtype_name(self.dtype())); },
           "Name of the element type.");
-  refuse_pickling(cls, "save the pages that matter as arrays");
+  seal(cls, "save the pages that matter as arrays");
 }
 
 }  // namespace pagedkv::python

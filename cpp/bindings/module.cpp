@@ -12,5 +12,6 @@ PYBIND11_MODULE(_core, m) {
   register_kv_cache(m);
   register_paged_kv_cache(m);
   register_kv_cache_pool(m);
+  register_ssm_snapshot(m);
   register_ssm_state_pool(m);
 }

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "arrays.hpp"
+#include "exclusive.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -23,23 +24,13 @@ struct PyPagedKvCache {
   auto hold(const char* where) { return exclusive.hold(where); }
 };
 
-/// `value` as a C-contiguous float64 array; what NumPy casts safely to float64 is cast.
-py::array to_float64(const char* where, const py::object& value) {
-  if (py::isinstance<py::array>(value)) {
-    auto array = py::reinterpret_borrow<py::array>(value);
-    if (array.dtype().is(py::dtype::of<double>()) && (array.flags() & py::array::c_style) != 0) {
-      return array;
-    }
-  }
-  const auto numpy = py::module_::import("numpy");
-  const py::array array = numpy.attr("asarray")(value);
-  const py::dtype float64 = py::dtype::of<double>();
-  const bool empty_list = array.size() == 0 && array.dtype().kind() == 'f';
-  if (!empty_list && !numpy.attr("can_cast")(array.dtype(), float64, "safe").cast<bool>()) {
-    detail::throw_shape(where, "values of dtype " + py::str(array.dtype()).cast<std::string>() +
-                                   "; expected float64 or what casts safely to it");
-  }
-  return numpy.attr("ascontiguousarray")(array, float64);
+/// What changes while the cache is busy, and so is read by one thread at a time too.
+template <auto member>
+auto read(const char* where) {
+  return [where](PyPagedKvCache& self) {
+    const auto held = self.hold(where);
+    return (self.cache.*member)();
+  };
 }
 
 std::span<const double> values_of(const py::array& array) {
@@ -48,25 +39,30 @@ std::span<const double> values_of(const py::array& array) {
 
 void append(PyPagedKvCache& self, const ArrayLike& token) {
   constexpr const char* where = "PagedKvCache.append";
-  const auto held = self.hold(where);
-  const py::array array = to_float64(where, token);
+  const py::array array = apart_from(self.cache.storage(), to_float64(where, "a token", token));
   if (array.ndim() != 1) {
     detail::throw_shape(where, "a token of shape " + shape_text(array) + "; expected (" +
                                    std::to_string(self.cache.dim()) + ",)");
   }
+  const auto held = self.hold(where);
   self.cache.append(values_of(array));
 }
 
 void append_tensor(PyPagedKvCache& self, const ArrayLike& t) {
   constexpr const char* where = "PagedKvCache.append_tensor";
-  const auto held = self.hold(where);
-  const py::array array = to_float64(where, t);
+  const py::array array = apart_from(self.cache.storage(), to_float64(where, "a tensor", t));
   if (array.ndim() != 2 || static_cast<std::size_t>(array.shape(1)) != self.cache.dim()) {
     detail::throw_shape(where, "a tensor of shape " + shape_text(array) + "; expected (n, " +
                                    std::to_string(self.cache.dim()) + ")");
   }
   const auto values = values_of(array);
+  const auto held = self.hold(where);
   without_gil(values.size_bytes(), [&] { self.cache.append_tensor(values); });
+}
+
+/// `array` itself: constructing a typed array would convert it.
+Float64Array same_array(py::array array) {
+  return py::reinterpret_steal<Float64Array>(array.release());
 }
 
 /// The caller's `out`, checked.
@@ -77,8 +73,8 @@ py::array output_array(const char* where, const py::object& out, const PagedKvCa
   auto array = py::reinterpret_borrow<py::array>(out);
   const bool fits = array.ndim() == 2 && static_cast<std::size_t>(array.shape(0)) == cache.len() &&
                     static_cast<std::size_t>(array.shape(1)) == cache.dim();
-  if (!fits || !array.dtype().equal(py::dtype::of<double>()) ||
-      (array.flags() & py::array::c_style) == 0 || !array.writeable()) {
+  if (!fits || !array.dtype().equal(py::dtype::of<double>()) || !is_plain(array) ||
+      !array.writeable()) {
     detail::throw_shape(where, "out of shape " + shape_text(array) + " and dtype " +
                                    py::str(array.dtype()).cast<std::string>() +
                                    (array.writeable() ? "" : ", read-only") +
@@ -89,64 +85,76 @@ py::array output_array(const char* where, const py::object& out, const PagedKvCa
   return array;
 }
 
-py::array as_tensor(const py::object& owner, const py::object& out, std::optional<bool> copy) {
+Float64Array as_tensor(const Owned<PyPagedKvCache>& self, const Float64ArrayOrNone& out,
+                       std::optional<bool> copy) {
   constexpr const char* where = "PagedKvCache.as_tensor";
-  auto& self = owner.cast<PyPagedKvCache&>();
-  const auto held = self.hold(where);
-  const PagedKvCache& cache = self.cache;
-  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(cache.len()),
-                                       static_cast<py::ssize_t>(cache.dim())};
+  const auto held = self->hold(where);
+  const PagedKvCache& cache = self->cache;
   if (copy.has_value() && !*copy) {
     if (!out.is_none()) {
       detail::throw_shape(where, "out together with copy=False; expected one of them");
     }
     const auto span = cache.as_span();
     if (!span) {
-      detail::throw_shape(where, "copy=False with blocks that do not lie in order in memory; "
-                                 "expected copy=True");
+      detail::throw_shape(where,
+                          "copy=False with blocks that do not lie in order in memory; "
+                          "expected copy=True");
     }
-    return view_of(span->data(), DType::float64, shape, owner, false);
+    return same_array(
+        view_of(span->data(), DType::float64, {cache.len(), cache.dim()}, self, false));
   }
-  py::array tensor =
-      out.is_none() ? py::array(py::dtype::of<double>(), shape) : output_array(where, out, cache);
+  py::array tensor = out.is_none()
+                         ? Float64Array(shape_of(DType::float64, {cache.len(), cache.dim()}))
+                         : output_array(where, out, cache);
   const std::span values(static_cast<double*>(tensor.mutable_data()),
                          static_cast<std::size_t>(tensor.size()));
   without_gil(values.size_bytes(), [&] { cache.as_tensor(values); });
-  return tensor;
+  return same_array(std::move(tensor));
 }
 
-py::array_t<double> get_token(PyPagedKvCache& self, const Index& i) {
+/// NumPy's own protocol.
+AnyArray as_array(const Owned<PyPagedKvCache>& self, const DTypeLikeOrNone& dtype,
+                  std::optional<bool> copy) {
+  const bool converts =
+      !dtype.is_none() && !py::dtype::from_args(dtype).equal(py::dtype::of<double>());
+  if (converts && copy.has_value() && !*copy) {
+    detail::throw_shape("PagedKvCache.__array__",
+                        "copy=False with a dtype other than float64; "
+                        "expected copy=True");
+  }
+  const Float64Array tensor = as_tensor(self, Float64ArrayOrNone(py::none()), copy);
+  return converts ? AnyArray(tensor.attr("astype")(dtype)) : AnyArray(tensor);
+}
+
+Float64Array get_token(PyPagedKvCache& self, const Index& i) {
   constexpr const char* where = "PagedKvCache.get_token";
   const auto held = self.hold(where);
   const auto token = self.cache.get_token(to_slot(where, "token", i, self.cache.len()));
-  return py::array_t<double>(static_cast<py::ssize_t>(token.size()), token.data());
+  return Float64Array(static_cast<py::ssize_t>(token.size()), token.data());
 }
 
 /// A token, counted from the end when negative, or the tokens of a slice; copies.
-py::array get_item(PyPagedKvCache& self, const std::variant<py::slice, Index>& key) {
-  const auto held = self.hold("PagedKvCache.__getitem__");
+Float64Array get_item(PyPagedKvCache& self, const std::variant<py::slice, Index>& key) {
+  constexpr const char* where = "PagedKvCache.__getitem__";
+  const auto held = self.hold(where);
   const PagedKvCache& cache = self.cache;
   const auto dim = static_cast<py::ssize_t>(cache.dim());
   if (const auto* index = std::get_if<Index>(&key)) {
-    const py::ssize_t given = PyNumber_AsSsize_t(index->ptr(), nullptr);
-    const auto len = static_cast<py::ssize_t>(cache.len());
-    if (given < -len || given >= len) {
-      raise_invalid_slot("PagedKvCache.__getitem__", "token", *index, cache.len());
-    }
-    const auto token = cache.get_token(static_cast<std::size_t>(given < 0 ? given + len : given));
-    return py::array_t<double>(dim, token.data());
+    return Float64Array(dim, cache.get_token(to_item(where, "token", *index, cache.len())).data());
   }
   py::ssize_t start = 0, stop = 0, step = 0, count = 0;
   if (!std::get<py::slice>(key).compute(static_cast<py::ssize_t>(cache.len()), &start, &stop, &step,
                                         &count)) {
     throw py::error_already_set();
   }
-  py::array_t<double> tokens({count, dim});
-  for (py::ssize_t row = 0; row < count; ++row) {
-    const auto token = cache.get_token(static_cast<std::size_t>(start + row * step));
-    std::ranges::copy(token, tokens.mutable_data(row, 0));
-  }
-  return std::move(tokens);
+  Float64Array tokens({count, dim});
+  double* to = tokens.mutable_data();
+  without_gil(static_cast<std::size_t>(tokens.nbytes()), [&] {
+    for (py::ssize_t row = 0; row < count; ++row, to += dim) {
+      std::ranges::copy(cache.get_token(static_cast<std::size_t>(start + row * step)), to);
+    }
+  });
+  return tokens;
 }
 
 PyPagedKvCache clone(PyPagedKvCache& self) {
@@ -155,7 +163,7 @@ PyPagedKvCache clone(PyPagedKvCache& self) {
   return {self.cache, {}};
 }
 
-void permute_blocks(PyPagedKvCache& self, const py::object& order) {
+void permute_blocks(PyPagedKvCache& self, const Ids& order) {
   const auto held = self.hold("PagedKvCache._permute_blocks");
   const BlockIds ids("PagedKvCache._permute_blocks", order, self.cache.num_blocks());
   self.cache.permute_blocks(ids.span());
@@ -165,16 +173,16 @@ void permute_blocks(PyPagedKvCache& self, const py::object& order) {
 
 void register_paged_kv_cache(py::module_& m) {
   py::class_<PyPagedKvCache> cls(m, "PagedKvCache", kDoc);
-  cls.def(py::init([](const Index& max_tokens, const Index& dim) {
-            const std::size_t tokens = to_size("PagedKvCache", "max_tokens", max_tokens);
-            const std::size_t width = to_size("PagedKvCache", "dim", dim);
-            const py::gil_scoped_release released;
-            return std::make_unique<PyPagedKvCache>(
-                PyPagedKvCache{PagedKvCache(tokens, width), {}});
-          }),
-          py::arg("max_tokens"), py::arg("dim"),
-          "Room for ``max_tokens`` tokens (0 is legal and always full) of ``dim`` values. Raises "
-          "ShapeError for a dim of 0.")
+  cls.def(
+         py::init([](const Index& max_tokens, const Index& dim) {
+           const std::size_t tokens = to_size("PagedKvCache", "max_tokens", max_tokens);
+           const std::size_t width = to_size("PagedKvCache", "dim", dim);
+           const py::gil_scoped_release released;
+           return std::make_unique<PyPagedKvCache>(PyPagedKvCache{PagedKvCache(tokens, width), {}});
+         }),
+         py::arg("max_tokens"), py::arg("dim"),
+         "Room for ``max_tokens`` tokens (0 is legal and always full) of ``dim`` values. Raises "
+         "ShapeError for a dim of 0.")
       .def("append", &append, py::arg("token"),
            "Appends one token ``[dim]``. Raises ShapeError for another size (checked first), "
            "CapacityError when full. Allocates nothing.")
@@ -185,14 +193,7 @@ void register_paged_kv_cache(py::module_& m) {
            "All tokens as contiguous float64 ``[len, dim]``: a new array, or ``out`` filled. With "
            "``copy=False`` a read-only view in O(1) where the blocks lie in order in memory, else "
            "ShapeError (a ValueError, as NumPy's own).")
-      .def(
-          "__array__",
-          [](const py::object& self, const py::object& dtype, std::optional<bool> copy) {
-            const py::array tensor = as_tensor(self, py::none(), copy);
-            return dtype.is_none() ? tensor : tensor.attr("astype")(dtype, py::arg("copy") = false)
-                                                  .cast<py::array>();
-          },
-          py::arg("dtype") = py::none(), py::arg("copy") = py::none())
+      .def("__array__", &as_array, py::arg("dtype") = py::none(), py::arg("copy") = py::none())
       .def("get_token", &get_token, py::arg("i"),
            "A copy of token ``i``, float64 ``[dim]``. Raises InvalidSlotError, an IndexError.")
       .def(
@@ -207,27 +208,30 @@ void register_paged_kv_cache(py::module_& m) {
            "For tests: lays logical block i of an empty cache on physical block ``order[i]``.")
       .def("__getitem__", &get_item, py::arg("key"))
       .def("__copy__", &clone)
-      .def("__deepcopy__", [](PyPagedKvCache& self, const py::dict&) { return clone(self); },
-           py::arg("memo"))
-      .def("__len__", [](const PyPagedKvCache& self) { return self.cache.len(); })
+      .def(
+          "__deepcopy__", [](PyPagedKvCache& self, const AnyObject&) { return clone(self); },
+          py::arg("memo"))
+      .def("__len__", read<&PagedKvCache::len>("PagedKvCache.__len__"))
       .def("__bool__", [](const PyPagedKvCache&) { return true; })
-      .def("__repr__", [](const PyPagedKvCache& self) { return self.cache.repr(); })
-      .def_property_readonly(
-          "len", [](const PyPagedKvCache& self) { return self.cache.len(); }, "Tokens held.")
+      .def("__repr__",
+           [](const PyPagedKvCache& self) {
+             return self.exclusive.busy() ? "PagedKvCache(busy)" : self.cache.repr();
+           })
+      .def_property_readonly("len", read<&PagedKvCache::len>("PagedKvCache.len"), "Tokens held.")
       .def_property_readonly(
           "max_tokens", [](const PyPagedKvCache& self) { return self.cache.max_tokens(); },
           "Most tokens held.")
       .def_property_readonly(
           "num_blocks", [](const PyPagedKvCache& self) { return self.cache.num_blocks(); },
           "Blocks allocated.")
-      .def_property_readonly(
-          "blocks_in_use", [](const PyPagedKvCache& self) { return self.cache.blocks_in_use(); },
-          "Blocks that hold tokens.")
+      .def_property_readonly("blocks_in_use",
+                             read<&PagedKvCache::blocks_in_use>("PagedKvCache.blocks_in_use"),
+                             "Blocks that hold tokens.")
       .def_property_readonly(
           "dim", [](const PyPagedKvCache& self) { return self.cache.dim(); }, "Values a token.")
-      .def_property_readonly("is_empty",
-                             [](const PyPagedKvCache& self) { return self.cache.is_empty(); });
-  refuse_pickling(cls, "save as_tensor() instead, copy with clone()");
+      .def_property_readonly("is_empty", read<&PagedKvCache::is_empty>("PagedKvCache.is_empty"));
+  define_iteration<Float64Array>(cls);
+  seal(cls, "save as_tensor() instead, copy with clone()");
 }
 
 }  // namespace pagedkv::python

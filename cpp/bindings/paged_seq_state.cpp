@@ -19,11 +19,6 @@ The device is written only where it differs from the host; table entries without
 Blocks belong to the allocator that they were taken from: pass the same one each time, and release
 before the last reference goes.)";
 
-py::array int32_view(const py::object& owner, const cpu::Buffer& buffer) {
-  return view_of(buffer.bytes().data(), DType::int32, {static_cast<py::ssize_t>(buffer.size())},
-                 owner, false);
-}
-
 std::string repr(const State& self) {
   return "PagedSeqState(len=" + std::to_string(self.len()) +
          ", block_size=" + std::to_string(self.block_size()) +
@@ -47,11 +42,10 @@ void register_paged_seq_state(py::module_& m) {
           "that is not there.")
       .def(
           "ensure_capacity",
-          [](State& self, BlockAllocator& alloc, const Index& target_len, const py::object& ctx) {
+          [](State& self, BlockAllocator& alloc, const Index& target_len, const NoContext& ctx) {
             auto context = cpu_context("PagedSeqState.ensure_capacity", ctx);
             self.ensure_capacity(
-                context, alloc,
-                to_size("PagedSeqState.ensure_capacity", "target_len", target_len));
+                context, alloc, to_size("PagedSeqState.ensure_capacity", "target_len", target_len));
           },
           py::arg("alloc"), py::arg("target_len"), py::arg("ctx") = py::none(),
           "Takes as many blocks as ``target_len`` tokens need and uploads the new table entries; "
@@ -59,7 +53,7 @@ void register_paged_seq_state(py::module_& m) {
           "the blocks are not there; nothing has changed then.")
       .def(
           "sync_context_len",
-          [](State& self, const py::object& ctx) {
+          [](State& self, const NoContext& ctx) {
             auto context = cpu_context("PagedSeqState.sync_context_len", ctx);
             self.sync_context_len(context);
           },
@@ -67,7 +61,7 @@ void register_paged_seq_state(py::module_& m) {
           "Writes ``len`` to the device. Raises CapacityError when it is beyond the blocks held.")
       .def(
           "release",
-          [](State& self, BlockAllocator& alloc, const py::object& ctx) {
+          [](State& self, BlockAllocator& alloc, const NoContext& ctx) {
             if (ctx.is_none()) {
               self.release(alloc);
               return;
@@ -84,7 +78,8 @@ void register_paged_seq_state(py::module_& m) {
             self.truncate(alloc, to_size("PagedSeqState.truncate", "num_tokens", num_tokens));
           },
           py::arg("alloc"), py::arg("num_tokens"),
-          "Back to ``num_tokens`` tokens, if there are more; gives back the blocks that they do not "
+          "Back to ``num_tokens`` tokens, if there are more; gives back the blocks that they do "
+          "not "
           "need.")
       .def_property(
           "len", &State::len,
@@ -103,21 +98,17 @@ void register_paged_seq_state(py::module_& m) {
           "Block ids in logical order; a copy.")
       .def_property_readonly(
           "block_table_buf",
-          [](const py::object& self) {
-            return int32_view(self, self.cast<State&>().block_table_buf());
-          },
+          [](const Owned<State>& self) { return id_view(self->block_table_buf().bytes(), self); },
           "Read-only view of the device's table, int32 ``[max_blocks_per_seq]``, -1 where there is "
           "no block.")
       .def_property_readonly(
           "context_lens_buf",
-          [](const py::object& self) {
-            return int32_view(self, self.cast<State&>().context_lens_buf());
-          },
+          [](const Owned<State>& self) { return id_view(self->context_lens_buf().bytes(), self); },
           "Read-only view of the length on the device, int32 ``[1]``.")
       .def_property_readonly("block_size", &State::block_size, "Tokens a block.")
       .def_property_readonly("max_blocks_per_seq", &State::max_blocks_per_seq)
       .def_property_readonly("device", [](const State&) { return "cpu"; });
-  refuse_pickling(cls, "a copy would free its blocks twice; make a new one");
+  seal(cls, "a copy would free its blocks twice; make a new one");
 }
 
 }  // namespace pagedkv::python

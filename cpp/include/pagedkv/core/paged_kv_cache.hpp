@@ -185,6 +185,10 @@ class PagedKvCache {
   [[nodiscard]] std::size_t dim() const noexcept { return dim_; }
   [[nodiscard]] bool is_empty() const noexcept { return len_ == 0; }
   [[nodiscard]] const BlockTable& block_table() const noexcept { return table_; }
+  /// The blocks as they lie in memory, `[num_blocks(), 16, dim()]` as bytes.
+  [[nodiscard]] std::span<const std::byte> storage() const noexcept {
+    return {storage_.data(), storage_.size()};
+  }
 
   /// `PagedKvCache(len=20, max=64, dim=8, blocks=2/4)`
   [[nodiscard]] std::string repr() const {

@@ -80,6 +80,13 @@ class BasicSsmSlot {
     position += n;
   }
 
+  /// Sets the tokens consumed, for a state that was written from elsewhere.
+  void set_position(std::uint64_t position) const
+    requires(!kReadOnly)
+  {
+    tenancy("SsmSlot.set_position").position = position;
+  }
+
   /// A copy of state and position that outlives the slot.
   [[nodiscard]] SsmSnapshot snapshot() const {
     SsmSnapshot copy(pool_->spec());
