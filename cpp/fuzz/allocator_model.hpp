@@ -8,8 +8,8 @@
 #include <optional>
 #include <vector>
 
-#include "pagedkv/core/block_allocator.hpp"
 #include "byte_source.hpp"
+#include "pagedkv/core/block_allocator.hpp"
 
 namespace pagedkv_fuzz {
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the fuzz bodies are made of: a stream of choices read from bytes, and a check that ends a run.
+// What the fuzz bodies are made of: a stream of choices read from bytes, and a check that ends a
+// run.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +11,8 @@
 
 namespace pagedkv_fuzz {
 
-/// The library and its model disagree, or an error came where none may come. libFuzzer shows it as a
-/// crash, a unit test as a failure.
+/// The library and its model disagree, or an error came where none may come. libFuzzer shows it as
+/// a crash, a unit test as a failure.
 struct Mismatch : std::logic_error {
   using std::logic_error::logic_error;
 };
@@ -40,10 +41,10 @@ class ByteSource {
 }  // namespace pagedkv_fuzz
 
 /// Ends the run where `condition` does not hold.
-#define PAGEDKV_FUZZ_CHECK(condition)                                                  \
-  do {                                                                                 \
-    if (!(condition)) {                                                                \
-      throw pagedkv_fuzz::Mismatch(std::string(__FILE__) + ":" +                       \
-                                   std::to_string(__LINE__) + ": expected " #condition); \
-    }                                                                                  \
+#define PAGEDKV_FUZZ_CHECK(condition)                                                       \
+  do {                                                                                      \
+    if (!(condition)) {                                                                     \
+      throw pagedkv_fuzz::Mismatch(std::string(__FILE__) + ":" + std::to_string(__LINE__) + \
+                                   ": expected " #condition);                               \
+    }                                                                                       \
   } while (false)

@@ -1,7 +1,8 @@
 #pragma once
 
 // Sequence states and caches over one allocator and one pool, on a device that fails now and then,
-// against plain models: a list of ids, a list of tokens. The operations are spelt by a string of bytes.
+// against plain models: a list of ids, a list of tokens. The operations are spelt by a string of
+// bytes.
 
 #include <algorithm>
 #include <cstddef>
@@ -306,8 +307,7 @@ class CacheRun {
       cache_.truncate(world_.ctx, tokens);
       return;
     }
-    const auto outcome =
-        world_.run(Outcome::done, [&] { cache_.truncate(world_.ctx, tokens); });
+    const auto outcome = world_.run(Outcome::done, [&] { cache_.truncate(world_.ctx, tokens); });
     keys_.resize(tokens * kToken);  // also when the device failed
     blocks_.shrink_to(tokens);
     if (outcome == Outcome::done && is_paged()) expect_length(*cache_.context_lens(), tokens);
@@ -318,8 +318,8 @@ class CacheRun {
   void replace() {
     const auto outcome = world_.run(Outcome::done, [&] {
       cache_ = is_paged() ? cache_.share()
-                          : Cache::contiguous(cache_.capacity(), kHeads, kDim,
-                                              pagedkv::DType::int8, {&world_.tape});
+                          : Cache::contiguous(cache_.capacity(), kHeads, kDim, pagedkv::DType::int8,
+                                              {&world_.tape});
     });
     if (outcome == Outcome::done) forget();
   }

@@ -171,11 +171,11 @@ TEST(BlockAllocator, RefCountOfAFreeIdIsZeroAndOutOfRangeAnError) {
   EXPECT_EQ(alloc.ref_count(0), 0u) << "never handed out";
   alloc.free(alloc.allocate());
   EXPECT_EQ(alloc.ref_count(0), 0u) << "handed out and given back";
-  EXPECT_EQ(expect_error<InvalidSlotError>([&] { (void)alloc.ref_count(2); },
-                                           "BlockAllocator.ref_count",
-                                           "block id 2 is out of range", "less than 2")
-                .slot(),
-            2u);
+  EXPECT_EQ(
+      expect_error<InvalidSlotError>([&] { (void)alloc.ref_count(2); }, "BlockAllocator.ref_count",
+                                     "block id 2 is out of range", "less than 2")
+          .slot(),
+      2u);
 }
 
 TEST(BlockAllocator, AnyNumberMayBeAskedAbout) {
@@ -204,8 +204,8 @@ TEST(BlockAllocator, CountsWhatIsFreeInUseAndWasEverInUse) {
 
 TEST(BlockAllocator, TakesUpTo2To31Minus1BlocksAndNoMore) {
   EXPECT_EQ(BlockAllocator::kMaxCapacity, 2147483647u);
-  for (const auto capacity : {BlockAllocator::kMaxCapacity + 1,
-                              std::numeric_limits<std::size_t>::max()}) {
+  for (const auto capacity :
+       {BlockAllocator::kMaxCapacity + 1, std::numeric_limits<std::size_t>::max()}) {
     expect_error<CapacityError>([&] { BlockAllocator alloc(capacity); }, "BlockAllocator",
                                 "capacity " + std::to_string(capacity), "at most 2147483647");
   }

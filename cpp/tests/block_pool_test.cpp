@@ -93,10 +93,10 @@ TEST(BlockPool, APageThatIsNotLiveCannotBeSeen) {
   BlockPool pool(2, 1, 1, 1, 1);
   (void)pool.allocate();
   const auto seen = [&](BlockId id) { return [&pool, id] { (void)pool.keys(id); }; };
-  EXPECT_EQ(expect_error<InvalidSlotError>(seen(1), "BlockPool.keys", "page id 1 is not live",
-                                           "held")
-                .slot(),
-            1u);
+  EXPECT_EQ(
+      expect_error<InvalidSlotError>(seen(1), "BlockPool.keys", "page id 1 is not live", "held")
+          .slot(),
+      1u);
   expect_error<InvalidSlotError>(seen(2), "BlockPool.keys", "page id 2 is out of range",
                                  "less than 2");
   expect_error<InvalidSlotError>([&] { (void)pool.values(1); }, "BlockPool.values",

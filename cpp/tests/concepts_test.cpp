@@ -17,10 +17,9 @@ namespace {
 using namespace pagedkv;
 
 template <class T>
-constexpr bool moves_alone = std::movable<T> && !std::is_copy_constructible_v<T> &&
-                             !std::is_copy_assignable_v<T> &&
-                             std::is_nothrow_move_constructible_v<T> &&
-                             std::is_nothrow_move_assignable_v<T>;
+constexpr bool moves_alone =
+    std::movable<T> && !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> &&
+    std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T>;
 
 // A copy would free the same blocks twice.
 static_assert(moves_alone<PagedSeqState<CpuBackend>>);
@@ -38,11 +37,10 @@ static_assert(std::is_trivially_copyable_v<SsmSlot> && std::is_trivially_copyabl
 
 // A slot for reading cannot be written through.
 template <class Slot>
-constexpr bool is_writable =
-    requires(const Slot slot, const SsmSnapshot snapshot) {
-      slot.advance();
-      slot.restore(snapshot);
-    } && !std::is_const_v<std::remove_reference_t<decltype(std::declval<Slot>().ssm_state()[0])>>;
+constexpr bool is_writable = requires(const Slot slot, const SsmSnapshot snapshot) {
+  slot.advance();
+  slot.restore(snapshot);
+} && !std::is_const_v<std::remove_reference_t<decltype(std::declval<Slot>().ssm_state()[0])>>;
 static_assert(is_writable<SsmSlot> && !is_writable<SsmSlotView>);
 static_assert(std::same_as<decltype(std::declval<const SsmStatePool&>().slot(0)),
                            std::optional<SsmSlotView>>);

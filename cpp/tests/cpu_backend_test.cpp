@@ -1,7 +1,5 @@
 // The CPU as a device: buffers, ranges, rectangles, copies.
 
-#include "pagedkv/cpu/backend.hpp"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,12 +12,13 @@
 #include <vector>
 
 #include "expect_error.hpp"
+#include "pagedkv/cpu/backend.hpp"
 
 namespace {
 
 using namespace pagedkv;
-using pagedkv_test::expect_error;
 using cpu::Buffer;
+using pagedkv_test::expect_error;
 
 constexpr auto kMax = static_cast<std::size_t>(-1);
 
@@ -54,8 +53,8 @@ TEST(CpuBuffer, RefusesToShowItselfAsAnotherType) {
   buffer.as<float>()[3] = 1.5f;
   expect_error<ShapeError>([&] { (void)buffer.as<double>(); }, "cpu.Buffer.as",
                            "does not hold float32", "one that does");
-  expect_error<ShapeError>([&] { (void)std::as_const(buffer).as<std::int32_t>(); },
-                           "cpu.Buffer.as", "does not hold float32", "one that does");
+  expect_error<ShapeError>([&] { (void)std::as_const(buffer).as<std::int32_t>(); }, "cpu.Buffer.as",
+                           "does not hold float32", "one that does");
 }
 
 TEST(CpuBuffer, OfNothingIsEmpty) {
@@ -91,9 +90,8 @@ TEST(CpuBackend, RefusesARangeOutsideTheBufferAndWritesNothing) {
     expect_error<ShapeError>([&] { CpuBackend::write(ctx, buffer, first, two); },
                              "CpuBackend.write", "elements " + std::to_string(first),
                              "inside the buffer's 3");
-    expect_error<ShapeError>([&] { CpuBackend::read(ctx, buffer, first, two); },
-                             "CpuBackend.read", "elements " + std::to_string(first),
-                             "inside the buffer's 3");
+    expect_error<ShapeError>([&] { CpuBackend::read(ctx, buffer, first, two); }, "CpuBackend.read",
+                             "elements " + std::to_string(first), "inside the buffer's 3");
   }
   EXPECT_EQ(all(buffer), (std::vector<std::int32_t>{0, 1, 2}));
   EXPECT_EQ(two[0], 7);
@@ -135,9 +133,9 @@ TEST(CpuBackend, RefusesARectangleOutsideTheBuffer) {
     EXPECT_THROW(CpuBackend::write_rows(ctx, buffer, rows, host.data()), ShapeError);
     EXPECT_THROW(CpuBackend::read_rows(ctx, buffer, rows, host.data()), ShapeError);
   }
-  expect_error<ShapeError>(
-      [&] { CpuBackend::write_rows(ctx, buffer, outside[0], host.data()); },
-      "CpuBackend.write_rows", "3 rows of 2 bytes from byte 3", "inside the buffer's 12 bytes");
+  expect_error<ShapeError>([&] { CpuBackend::write_rows(ctx, buffer, outside[0], host.data()); },
+                           "CpuBackend.write_rows", "3 rows of 2 bytes from byte 3",
+                           "inside the buffer's 12 bytes");
   expect_error<ShapeError>([&] { CpuBackend::read_rows(ctx, buffer, outside[2], host.data()); },
                            "CpuBackend.read_rows", "1 rows of 1 bytes from byte 12",
                            "inside the buffer's 12 bytes");

@@ -15,9 +15,9 @@ namespace {
 using namespace pagedkv;
 using pagedkv_test::expect_error;
 
-constexpr DType kAll[] = {DType::float64,     DType::float32,     DType::float16,
-                          DType::bfloat16,    DType::float8_e4m3, DType::float8_e5m2,
-                          DType::int8,        DType::int4,        DType::int32};
+constexpr DType kAll[] = {DType::float64,  DType::float32,     DType::float16,
+                          DType::bfloat16, DType::float8_e4m3, DType::float8_e5m2,
+                          DType::int8,     DType::int4,        DType::int32};
 
 TEST(DType, EveryNameParsesToItsDtype) {
   std::set<std::string_view> names;

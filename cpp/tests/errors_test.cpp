@@ -37,9 +37,9 @@ TEST(Errors, AnExhaustedPoolTellsHowManyWereNeededAndHowManyWereFree) {
 }
 
 TEST(Errors, AnIdOutOfRangeIsNamedWithTheRange) {
-  const auto error = expect_error<InvalidSlotError>(
-      [] { detail::throw_out_of_range("Pool.free", "slot", 9, 4); }, "Pool.free",
-      "slot 9 is out of range", "less than 4");
+  const auto error =
+      expect_error<InvalidSlotError>([] { detail::throw_out_of_range("Pool.free", "slot", 9, 4); },
+                                     "Pool.free", "slot 9 is out of range", "less than 4");
   EXPECT_EQ(error.slot(), 9u);
 }
 

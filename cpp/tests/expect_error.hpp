@@ -1,7 +1,7 @@
 #pragma once
 
-// Errors as values: each must be of one exact type and tell the function, what was given and what was
-// expected.
+// Errors as values: each must be of one exact type and tell the function, what was given and what
+// was expected.
 
 #include <gtest/gtest.h>
 

@@ -97,42 +97,46 @@ TEST(Fork, EveryUseOfADeviceObjectInTheChildIsRefused) {
 
 TEST(Fork, ARefusedCallHasChangedNothing) {
   Objects<ForkShyBackend> objects;
-  EXPECT_EQ(in_child("child", [&] {
-              const auto attempt = [](auto call) {
-                try {
-                  call();
-                } catch (const UnsupportedError&) {
-                  return;
-                }
-                throw std::runtime_error("went through");
-              };
-              attempt([&] { objects.state.release(objects.ctx, *objects.alloc); });
-              attempt([&] { objects.paged.truncate(objects.ctx, 0); });
-              attempt([&] { objects.paged.reserve(objects.ctx, 8); });
-              if (objects.alloc->in_use() != 2 || objects.paged.len() != 1 ||
-                  objects.state.len() != 4) {
-                throw std::runtime_error("changed");
-              }
-            }),
+  EXPECT_EQ(in_child("child",
+                     [&] {
+                       const auto attempt = [](auto call) {
+                         try {
+                           call();
+                         } catch (const UnsupportedError&) {
+                           return;
+                         }
+                         throw std::runtime_error("went through");
+                       };
+                       attempt([&] { objects.state.release(objects.ctx, *objects.alloc); });
+                       attempt([&] { objects.paged.truncate(objects.ctx, 0); });
+                       attempt([&] { objects.paged.reserve(objects.ctx, 8); });
+                       if (objects.alloc->in_use() != 2 || objects.paged.len() != 1 ||
+                           objects.state.len() != 4) {
+                         throw std::runtime_error("changed");
+                       }
+                     }),
             'o');
 }
 
 TEST(Fork, HostSideOfAnObjectCanBeGivenUpInTheChild) {
   Objects<ForkShyBackend> objects;
-  EXPECT_EQ(in_child("child", [&] {
-              objects.state.release(*objects.alloc);
-              objects.paged.release();
-              if (objects.alloc->in_use() != 0) throw std::runtime_error("blocks are still held");
-            }),
+  EXPECT_EQ(in_child("child",
+                     [&] {
+                       objects.state.release(*objects.alloc);
+                       objects.paged.release();
+                       if (objects.alloc->in_use() != 0)
+                         throw std::runtime_error("blocks are still held");
+                     }),
             'o');
 }
 
 TEST(Fork, AMovedObjectBelongsToTheProcessThatMadeIt) {
   Objects<ForkShyBackend> objects;
-  EXPECT_EQ(in_child("PagedSeqState.sync_context_len", [&] {
-              auto moved = std::move(objects.state);
-              moved.sync_context_len(objects.ctx);
-            }),
+  EXPECT_EQ(in_child("PagedSeqState.sync_context_len",
+                     [&] {
+                       auto moved = std::move(objects.state);
+                       moved.sync_context_len(objects.ctx);
+                     }),
             'r');
 }
 

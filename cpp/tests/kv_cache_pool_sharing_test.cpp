@@ -228,7 +228,8 @@ TEST_F(SharedPool, AFailedTruncateIsShorterAllTheSame) {
 TEST_F(SharedPool, ConstructionThatFailsOnTheDeviceIsTheDevicesError) {
   for (std::size_t call = 0; call < 4; ++call) {  // keys, values, table, length
     tape.calls_until_failure = call;
-    EXPECT_THROW((void)Cache::paged(kPool, 1, 1, 1, 4, alloc, DType::float32, {&tape}), DeviceError);
+    EXPECT_THROW((void)Cache::paged(kPool, 1, 1, 1, 4, alloc, DType::float32, {&tape}),
+                 DeviceError);
   }
   for (std::size_t call = 0; call < 2; ++call) {
     tape.calls_until_failure = call;

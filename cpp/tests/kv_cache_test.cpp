@@ -125,9 +125,8 @@ class KvCacheOfEitherLayout : public testing::TestWithParam<bool> {
   Cache cache = GetParam() ? paged() : contiguous();
   cpu::Context ctx;
 };
-INSTANTIATE_TEST_SUITE_P(Layouts, KvCacheOfEitherLayout, testing::Bool(), [](const auto& of) {
-  return of.param ? "paged" : "contiguous";
-});
+INSTANTIATE_TEST_SUITE_P(Layouts, KvCacheOfEitherLayout, testing::Bool(),
+                         [](const auto& of) { return of.param ? "paged" : "contiguous"; });
 
 TEST_P(KvCacheOfEitherLayout, GivesBackWhatWasAppended) {
   append(cache, 3, 0);

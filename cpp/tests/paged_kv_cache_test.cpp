@@ -85,8 +85,8 @@ TEST(PagedKvCache, AWrongSizeIsAShapeErrorAlsoWhenFull) {
     expect_error<ShapeError>([&] { cache.append(counting(size)); }, "PagedKvCache.append",
                              std::to_string(size) + " values", "2 (dim)");
   }
-  expect_error<ShapeError>([&] { cache.append_tensor(counting(3)); },
-                           "PagedKvCache.append_tensor", "3 values", "a multiple of 2 (dim)");
+  expect_error<ShapeError>([&] { cache.append_tensor(counting(3)); }, "PagedKvCache.append_tensor",
+                           "3 values", "a multiple of 2 (dim)");
   EXPECT_EQ(cache.len(), 16u);
 }
 
@@ -226,11 +226,11 @@ TEST(PagedKvCache, PermuteTakesOnlyAPermutationOfAnEmptyCache) {
 
 TEST(PagedKvCache, GetTokenOutOfRangeIsAnError) {
   const auto cache = filled(3);
-  EXPECT_EQ(expect_error<InvalidSlotError>([&] { (void)cache.get_token(3); },
-                                           "PagedKvCache.get_token", "token 3 is out of range",
-                                           "less than 3")
-                .slot(),
-            3u);
+  EXPECT_EQ(
+      expect_error<InvalidSlotError>([&] { (void)cache.get_token(3); }, "PagedKvCache.get_token",
+                                     "token 3 is out of range", "less than 3")
+          .slot(),
+      3u);
   EXPECT_THROW((void)cache.get_token(kMax), InvalidSlotError);
 }
 

@@ -21,7 +21,8 @@ struct DeviceError : std::runtime_error {
   DeviceError() : std::runtime_error("the device failed") {}
 };
 
-/// One write of int32 elements `[first, first + count)` to the buffer whose bytes begin at `buffer`.
+/// One write of int32 elements `[first, first + count)` to the buffer whose bytes begin at
+/// `buffer`.
 struct RecordedWrite {
   const std::byte* buffer;
   std::size_t first;

@@ -61,15 +61,14 @@ TEST(SequencePool, FullIsAPoolExhaustedError) {
 
 TEST(SequencePool, AllocOfTheWrongKindIsAnErrorWithoutASlot) {
   auto pages = SequencePool::kv(8, 1);
-  EXPECT_EQ(expect_error<InvalidSlotError>([&] { (void)pages.alloc_ssm(1); },
-                                           "SequencePool.alloc_ssm", "called on a KV pool",
-                                           "an SSM pool")
-                .slot(),
-            18446744073709551615u);
+  EXPECT_EQ(
+      expect_error<InvalidSlotError>([&] { (void)pages.alloc_ssm(1); }, "SequencePool.alloc_ssm",
+                                     "called on a KV pool", "an SSM pool")
+          .slot(),
+      18446744073709551615u);
   auto slots = SequencePool::ssm(1, kSpec);
-  EXPECT_EQ(expect_error<InvalidSlotError>([&] { (void)slots.alloc_kv(); },
-                                           "SequencePool.alloc_kv", "called on an SSM pool",
-                                           "a KV pool")
+  EXPECT_EQ(expect_error<InvalidSlotError>([&] { (void)slots.alloc_kv(); }, "SequencePool.alloc_kv",
+                                           "called on an SSM pool", "a KV pool")
                 .slot(),
             18446744073709551615u);
 }
@@ -77,11 +76,11 @@ TEST(SequencePool, AllocOfTheWrongKindIsAnErrorWithoutASlot) {
 TEST(SequencePool, FreeOfTheWrongKindIsAnErrorWithTheSlotThatWasGiven) {
   auto pages = SequencePool::kv(8, 1);
   (void)pages.alloc_kv();
-  EXPECT_EQ(expect_error<InvalidSlotError>([&] { pages.release_ssm(0); },
-                                           "SequencePool.release_ssm", "called on a KV pool",
-                                           "an SSM pool")
-                .slot(),
-            0u);
+  EXPECT_EQ(
+      expect_error<InvalidSlotError>([&] { pages.release_ssm(0); }, "SequencePool.release_ssm",
+                                     "called on a KV pool", "an SSM pool")
+          .slot(),
+      0u);
   auto slots = SequencePool::ssm(1, kSpec);
   (void)slots.alloc_ssm(1);
   EXPECT_EQ(expect_error<InvalidSlotError>([&] { slots.free_kv(9); }, "SequencePool.free_kv",

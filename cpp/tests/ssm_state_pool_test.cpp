@@ -51,8 +51,8 @@ TEST(SsmStateSpec, ADimensionOfZeroIsAShapeError) {
   const auto expect_refused = [](std::size_t SsmStateSpec::*dimension, const char* name) {
     auto spec = kSpec;
     spec.*dimension = 0;
-    expect_error<ShapeError>([&] { spec.validate(); }, "SsmStateSpec",
-                             std::string(name) + " is 0", "at least 1");
+    expect_error<ShapeError>([&] { spec.validate(); }, "SsmStateSpec", std::string(name) + " is 0",
+                             "at least 1");
     EXPECT_THROW(SsmStatePool(1, spec), ShapeError);
     EXPECT_THROW(SsmSnapshot{spec}, ShapeError);
   };

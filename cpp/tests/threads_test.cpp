@@ -1,5 +1,5 @@
-// What the headers promise to several threads: different pages, slots and caches may be used side by
-// side. The assertions are the smaller part; ThreadSanitizer is the larger.
+// What the headers promise to several threads: different pages, slots and caches may be used side
+// by side. The assertions are the smaller part; ThreadSanitizer is the larger.
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
-// Every public constructor and factory survives each of its allocations failing, with nothing leaked.
+// Every public constructor and factory survives each of its allocations failing, with nothing
+// leaked.
 
 #include <gtest/gtest.h>
 

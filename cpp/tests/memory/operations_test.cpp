@@ -79,22 +79,19 @@ std::pair<std::size_t, std::vector<std::uint32_t>> counts(const BlockAllocator& 
 TEST(OutOfMemory, RefusalsOfABlockAllocator) {
   const Ids good_and_bad{0, 1, 1, 3};
   expect_unchanged_when_out_of_memory(
-      allocator, refused<InvalidSlotError>([&](BlockAllocator& object) {
-        object.free(good_and_bad);
-      }),
+      allocator,
+      refused<InvalidSlotError>([&](BlockAllocator& object) { object.free(good_and_bad); }),
       counts);
   expect_unchanged_when_out_of_memory(
-      allocator, refused<InvalidSlotError>([&](BlockAllocator& object) {
-        object.acquire(good_and_bad);
-      }),
+      allocator,
+      refused<InvalidSlotError>([&](BlockAllocator& object) { object.acquire(good_and_bad); }),
       counts);
   expect_unchanged_when_out_of_memory(
       allocator, refused<InvalidSlotError>([](BlockAllocator& object) { object.free(6); }), counts);
   Ids three(3);
   expect_unchanged_when_out_of_memory(
-      allocator, refused<PoolExhaustedError>([&](BlockAllocator& object) {
-        object.allocate_n(three);
-      }),
+      allocator,
+      refused<PoolExhaustedError>([&](BlockAllocator& object) { object.allocate_n(three); }),
       counts);
 }
 
@@ -112,9 +109,9 @@ struct OneCache {
 };
 std::unique_ptr<OneCache> one_cache() { return std::make_unique<OneCache>(); }
 auto held(const std::unique_ptr<OneCache>& object) {
-  return std::tuple(object->cache.len(), object->alloc->in_use(),
-                    Ids(object->cache.paged_block_indices().begin(),
-                        object->cache.paged_block_indices().end()));
+  return std::tuple(
+      object->cache.len(), object->alloc->in_use(),
+      Ids(object->cache.paged_block_indices().begin(), object->cache.paged_block_indices().end()));
 }
 
 TEST(OutOfMemory, RefusalsOfAKvCache) {
@@ -122,11 +119,11 @@ TEST(OutOfMemory, RefusalsOfAKvCache) {
       one_cache, refused<PoolExhaustedError>([](auto& object) { object->append(10); }), held);
   expect_unchanged_when_out_of_memory(
       one_cache, refused<CapacityError>([](auto& object) { object->append(12); }), held);
-  expect_unchanged_when_out_of_memory(
-      one_cache, refused<ShapeError>([](auto& object) {
-        object->cache.append(object->ctx, {}, std::vector<std::byte>(4));
-      }),
-      held);
+  expect_unchanged_when_out_of_memory(one_cache, refused<ShapeError>([](auto& object) {
+                                        object->cache.append(object->ctx, {},
+                                                             std::vector<std::byte>(4));
+                                      }),
+                                      held);
 }
 
 TEST(OutOfMemory, AKvCacheThatTakesThePlaceOfAnother) {
@@ -141,8 +138,8 @@ TEST(OutOfMemory, TheEndOfAKvCacheWhoseBlocksAreGoneDoesNotThrow) {
     std::optional<Cache> doomed = outer.cache.share();
     doomed->append<float>(std::vector<float>(1), std::vector<float>(1));
     outer.alloc->free(doomed->paged_block_indices());
-    const pagedkv_test::FailingAllocation failing(
-        n, pagedkv_test::FailingAllocation::Then::fails_on);
+    const pagedkv_test::FailingAllocation failing(n,
+                                                  pagedkv_test::FailingAllocation::Then::fails_on);
     doomed.reset();
   }
 }
@@ -163,18 +160,18 @@ TEST(OutOfMemory, RefusalsOfAPagedSeqState) {
     return std::pair(Ids(object->state.blocks().begin(), object->state.blocks().end()),
                      object->state.len());
   };
-  expect_unchanged_when_out_of_memory(
-      one_state, refused<CapacityError>([](auto& object) {
-        object->state.ensure_capacity(object->ctx, object->alloc, 9);
-      }),
-      observe);
-  expect_unchanged_when_out_of_memory(
-      one_state, refused<InvalidSlotError>([](auto& object) {
-        // An allocator that does not hold the blocks; it has room for its ids from here on.
-        BlockAllocator stranger(0);
-        object->state.release(stranger);
-      }),
-      observe);
+  expect_unchanged_when_out_of_memory(one_state, refused<CapacityError>([](auto& object) {
+                                        object->state.ensure_capacity(object->ctx, object->alloc,
+                                                                      9);
+                                      }),
+                                      observe);
+  expect_unchanged_when_out_of_memory(one_state, refused<InvalidSlotError>([](auto& object) {
+                                        // An allocator that does not hold the blocks; it has room
+                                        // for its ids from here on.
+                                        BlockAllocator stranger(0);
+                                        object->state.release(stranger);
+                                      }),
+                                      observe);
 }
 
 PagedKvCache tokens() {
@@ -197,9 +194,9 @@ TEST(OutOfMemory, OperationsOfAPagedKvCache) {
   expect_unchanged_when_out_of_memory(
       tokens, [&](PagedKvCache& object) { object = other; }, observe);
   const Ids order{2, 0, 1};
-  expect_unchanged_when_out_of_memory(
-      [] { return PagedKvCache(40, 2); },
-      [&](PagedKvCache& object) { object.permute_blocks(order); }, observe);
+  expect_unchanged_when_out_of_memory([] { return PagedKvCache(40, 2); },
+                                      [&](PagedKvCache& object) { object.permute_blocks(order); },
+                                      observe);
 }
 
 TEST(OutOfMemory, OperationsOfAnSsmStatePool) {

@@ -12,8 +12,8 @@
 
 namespace pagedkv_test {
 
-/// Repeats `attempt(n, then)` for n = 1, 2, ... until it says that nothing failed any more. Both kinds
-/// of failure: that allocation alone, or it and all that follow.
+/// Repeats `attempt(n, then)` for n = 1, 2, ... until it says that nothing failed any more. Both
+/// kinds of failure: that allocation alone, or it and all that follow.
 template <class Attempt>
 void for_each_failing_allocation(Attempt attempt) {
   for (const auto then : {FailingAllocation::Then::recovers, FailingAllocation::Then::fails_on}) {
@@ -43,8 +43,9 @@ void expect_survives_out_of_memory(Make make) {
   });
 }
 
-/// `call(object)` gives std::bad_alloc at each of its allocations in turn and then `observe(object)`
-/// is what it was before; it leaks nothing; in the end it succeeds. Each attempt has a new object.
+/// `call(object)` gives std::bad_alloc at each of its allocations in turn and then
+/// `observe(object)` is what it was before; it leaks nothing; in the end it succeeds. Each attempt
+/// has a new object.
 template <class Make, class Call, class Observe>
 void expect_unchanged_when_out_of_memory(Make make, Call call, Observe observe) {
   for_each_failing_allocation([&](std::size_t n, FailingAllocation::Then then) {

@@ -24,7 +24,8 @@ struct RowCopy {
 
 /// A device. A model of this concept is a struct of static functions:
 ///
-///  - `Device` says which one (default-constructible: the default device); `Context` orders the work
+///  - `Device` says which one (default-constructible: the default device); `Context` orders the
+///  work
 ///    on it (a stream, a queue); `Buffer` owns memory there, moves and never copies, and tells its
 ///    `dtype()` and `size()` in elements.
 ///  - `allocate` returns `count` elements whose bytes are all `fill`.
@@ -39,8 +40,8 @@ concept Backend =
     !std::copyable<typename B::Buffer> &&
     requires(typename B::Device device, typename B::Context& ctx, typename B::Buffer& buffer,
              const typename B::Buffer& source, DType dtype, std::size_t n, std::byte fill,
-             std::span<const std::int32_t> values, std::span<std::int32_t> out,
-             const RowCopy& rows, const std::byte* host, std::byte* host_out) {
+             std::span<const std::int32_t> values, std::span<std::int32_t> out, const RowCopy& rows,
+             const std::byte* host, std::byte* host_out) {
       { B::name } -> std::convertible_to<std::string_view>;
       { B::survives_fork } -> std::convertible_to<bool>;
       { B::context(device) } -> std::same_as<typename B::Context>;

@@ -65,7 +65,8 @@ class BlockAllocator {
 
   /// One block, or nothing when none is free.
   std::optional<BlockId> try_allocate() noexcept {
-    if (none_free()) [[unlikely]] return std::nullopt;
+    if (none_free()) [[unlikely]]
+      return std::nullopt;
     return take();
   }
 
@@ -143,9 +144,7 @@ class BlockAllocator {
   }
 
   /// Blocks that nobody holds.
-  [[nodiscard]] std::size_t free_count() const noexcept {
-    return capacity_ - fresh_ + num_freed_;
-  }
+  [[nodiscard]] std::size_t free_count() const noexcept { return capacity_ - fresh_ + num_freed_; }
   /// Blocks that somebody holds.
   [[nodiscard]] std::size_t in_use() const noexcept { return fresh_ - num_freed_; }
   /// Most blocks that were ever held at once.
@@ -178,8 +177,8 @@ class BlockAllocator {
   [[noreturn]] PAGEDKV_COLD void throw_cannot_acquire(BlockId id) const {
     constexpr const char* where = "BlockAllocator.acquire";
     if (!is_live(id)) detail::throw_not_live(where, "block id", id, capacity_);
-    detail::throw_capacity(where, "block id " + std::to_string(id) +
-                                      " is held 4294967295 times; expected fewer");
+    detail::throw_capacity(
+        where, "block id " + std::to_string(id) + " is held 4294967295 times; expected fewer");
   }
 
   // Counters are wider than ids: a store of an id then cannot change them, as the compiler sees it,

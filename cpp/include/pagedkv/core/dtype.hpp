@@ -99,8 +99,8 @@ namespace detail {
 template <class T>
 void expect_elements_of(const char* where, DType dtype) {
   if (!holds_elements_of<T>(dtype)) {
-    throw_shape(where, "values of a C++ type that does not hold " +
-                           std::string(dtype_name(dtype)) + " elements; expected one that does");
+    throw_shape(where, "values of a C++ type that does not hold " + std::string(dtype_name(dtype)) +
+                           " elements; expected one that does");
   }
 }
 

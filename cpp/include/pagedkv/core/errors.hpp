@@ -108,18 +108,19 @@ namespace detail {
 
 [[noreturn]] PAGEDKV_COLD inline void throw_exhausted(const char* where, std::uint64_t needed,
                                                       std::uint64_t free) {
-  throw PoolExhaustedError(located(where, std::to_string(needed) + " needed, " +
-                                              std::to_string(free) + " free; expected as many "
-                                              "free as are needed"),
-                           needed, free);
+  throw PoolExhaustedError(
+      located(where, std::to_string(needed) + " needed, " + std::to_string(free) +
+                         " free; expected as many "
+                         "free as are needed"),
+      needed, free);
 }
 
 [[noreturn]] PAGEDKV_COLD inline void throw_out_of_range(const char* where, const char* what,
                                                          std::uint64_t slot, std::uint64_t size) {
-  throw InvalidSlotError(located(where, std::string(what) + " " + std::to_string(slot) +
-                                            " is out of range; expected less than " +
-                                            std::to_string(size)),
-                         slot);
+  throw InvalidSlotError(
+      located(where, std::string(what) + " " + std::to_string(slot) +
+                         " is out of range; expected less than " + std::to_string(size)),
+      slot);
 }
 
 /// For a slot of a pool of `size` that is out of range, or in range and not live.

@@ -22,7 +22,8 @@ namespace pagedkv::inline v0_1 {
 /// The keys and values of one layer for one sequence, in one of two layouts:
 ///
 ///  - contiguous: `k`, `v` are `[num_kv_heads, capacity, head_dim]`; `block_size()` is 0.
-///  - paged: `k`, `v` are pools `[num_blocks, num_kv_heads, block_size, head_dim]` that any number of
+///  - paged: `k`, `v` are pools `[num_blocks, num_kv_heads, block_size, head_dim]` that any number
+///  of
 ///    sequences share (`share()`), with a block table and a context length of this sequence alone.
 ///
 /// `append` is all or nothing and `capacity()` is a hard limit. A paged cache gives its blocks back
@@ -89,10 +90,10 @@ class KvCache {
                                 "can be shared");
     }
     const auto& state = paged_->state;
-    return KvCache(pool_, num_kv_heads_, head_dim_,
-                   Paged{paged_->allocator,
-                         {state.block_size(), state.max_blocks_per_seq(), device_}},
-                   device_);
+    return KvCache(
+        pool_, num_kv_heads_, head_dim_,
+        Paged{paged_->allocator, {state.block_size(), state.max_blocks_per_seq(), device_}},
+        device_);
   }
 
   /// Room for `num_tokens` more tokens: takes the blocks that they need, writes no token. `where`
@@ -111,10 +112,9 @@ class KvCache {
     constexpr const char* where = "KvCache.append";
     fork_guard_.check(where);
     if (k.size() != v.size() || k.size() % token_bytes() != 0) [[unlikely]] {
-      detail::throw_shape(where, std::to_string(k.size()) + " bytes of keys and " +
-                                     std::to_string(v.size()) +
-                                     " of values; expected equal multiples of " +
-                                     std::to_string(token_bytes()));
+      detail::throw_shape(
+          where, std::to_string(k.size()) + " bytes of keys and " + std::to_string(v.size()) +
+                     " of values; expected equal multiples of " + std::to_string(token_bytes()));
     }
     const std::size_t n = k.size() / token_bytes();
     const std::size_t held_before = paged_ ? paged_->state.blocks().size() : 0;
@@ -149,9 +149,8 @@ class KvCache {
     const std::size_t expected = len() * token_bytes();
     if (k.size() != expected || v.size() != expected) [[unlikely]] {
       detail::throw_shape("KvCache.to_dense", std::to_string(k.size()) + " and " +
-                                                  std::to_string(v.size()) +
-                                                  " bytes; expected " + std::to_string(expected) +
-                                                  " each");
+                                                  std::to_string(v.size()) + " bytes; expected " +
+                                                  std::to_string(expected) + " each");
     }
     for_each_run(0, len(), [&](const RowCopy& rows, std::size_t host_offset) {
       B::read_rows(ctx, pool_->k, rows, k.data() + host_offset);

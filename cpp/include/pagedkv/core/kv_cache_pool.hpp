@@ -11,8 +11,8 @@
 
 namespace pagedkv::inline v0_1 {
 
-/// A fixed number of slabs of `page_size` values in host memory, each 64-byte aligned, allocated and
-/// zeroed at construction. What a slab's values mean is the caller's. For one thread at a time;
+/// A fixed number of slabs of `page_size` values in host memory, each 64-byte aligned, allocated
+/// and zeroed at construction. What a slab's values mean is the caller's. For one thread at a time;
 /// different pages may be read and written from different threads.
 class KvCachePool {
  public:
@@ -32,7 +32,8 @@ class KvCachePool {
   /// @throws PoolExhaustedError when none is free.
   BlockId alloc() {
     const auto page = allocator_.try_allocate();
-    if (!page) [[unlikely]] detail::throw_exhausted("KvCachePool.alloc", 1, 0);
+    if (!page) [[unlikely]]
+      detail::throw_exhausted("KvCachePool.alloc", 1, 0);
     return *page;
   }
 

@@ -74,14 +74,17 @@ class PagedSeqState {
 
   /// Takes as many blocks as `target_len` tokens need and uploads the new table entries. Does
   /// nothing where there are enough; never shrinks, never changes `len()`. O(new blocks).
-  /// @throws CapacityError beyond `max_blocks_per_seq()`, PoolExhaustedError when the blocks are not
+  /// @throws CapacityError beyond `max_blocks_per_seq()`, PoolExhaustedError when the blocks are
+  /// not
   ///         there, or the backend's own error; in each case host, device and allocator are as
   ///         before (what a failed upload left on the device is written again by the next call).
   void ensure_capacity(Context& ctx, BlockAllocator& alloc, std::size_t target_len) {
     fork_guard_.check("PagedSeqState.ensure_capacity");
     const std::size_t needed = detail::ceil_div(target_len, block_size_);
-    if (needed <= num_blocks_ && stale_begin_ == stale_end_) [[likely]] return;
-    if (needed > entries_.size()) [[unlikely]] throw_too_long(target_len, needed);
+    if (needed <= num_blocks_ && stale_begin_ == stale_end_) [[likely]]
+      return;
+    if (needed > entries_.size()) [[unlikely]]
+      throw_too_long(target_len, needed);
     const std::size_t before = num_blocks_;
     if (needed > before) {
       alloc.allocate_n(std::span(entries_).subspan(before, needed - before));
@@ -210,9 +213,8 @@ class PagedSeqState {
 
   [[noreturn]] PAGEDKV_COLD void throw_len_without_blocks() const {
     detail::throw_capacity("PagedSeqState.sync_context_len",
-                           "len " + std::to_string(len_) + " with " +
-                               std::to_string(num_blocks_) + " blocks of " +
-                               std::to_string(block_size_) +
+                           "len " + std::to_string(len_) + " with " + std::to_string(num_blocks_) +
+                               " blocks of " + std::to_string(block_size_) +
                                "; expected a len that they have room for, below 2^31");
   }
 

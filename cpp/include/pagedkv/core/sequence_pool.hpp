@@ -13,9 +13,9 @@
 
 namespace pagedkv::inline v0_1 {
 
-/// The pool that a model's architecture asks for, chosen when the model is loaded: pages of keys and
-/// values for a transformer, slots of recurrent state for an SSM. Calls of the other kind are errors,
-/// or nothing where they return an optional.
+/// The pool that a model's architecture asks for, chosen when the model is loaded: pages of keys
+/// and values for a transformer, slots of recurrent state for an SSM. Calls of the other kind are
+/// errors, or nothing where they return an optional.
 class SequencePool {
  public:
   using Variant = std::variant<KvCachePool, SsmStatePool>;
@@ -37,9 +37,7 @@ class SequencePool {
     return expect<KvCachePool>("SequencePool.alloc_kv", InvalidSlotError::kNoSlot).alloc();
   }
   /// @throws InvalidSlotError for a page out of range or already free, or on an SSM pool.
-  void free_kv(std::size_t page) {
-    expect<KvCachePool>("SequencePool.free_kv", page).free(page);
-  }
+  void free_kv(std::size_t page) { expect<KvCachePool>("SequencePool.free_kv", page).free(page); }
   /// @throws PoolExhaustedError when full; InvalidSlotError with `kNoSlot` on a KV pool.
   std::size_t alloc_ssm(std::uint64_t request_id) {
     return expect<SsmStatePool>("SequencePool.alloc_ssm", InvalidSlotError::kNoSlot)
@@ -77,7 +75,8 @@ class SequencePool {
   template <class Pool>
   Pool& expect(const char* where, std::uint64_t slot) {
     auto* pool = std::get_if<Pool>(&pool_);
-    if (pool == nullptr) [[unlikely]] throw_wrong_kind(where, slot);
+    if (pool == nullptr) [[unlikely]]
+      throw_wrong_kind(where, slot);
     return *pool;
   }
 

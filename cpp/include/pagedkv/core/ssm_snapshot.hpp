@@ -15,8 +15,8 @@
 
 namespace pagedkv::inline v0_1 {
 
-/// A copy of one request's recurrent state: spec, position, bytes. `to_bytes` and `from_bytes` carry
-/// it to another process: a checked header and raw bytes, little-endian,
+/// A copy of one request's recurrent state: spec, position, bytes. `to_bytes` and `from_bytes`
+/// carry it to another process: a checked header and raw bytes, little-endian,
 ///
 ///     magic "PKVSSM01" | 6 x u64 dimensions | u64 dtype | u64 position | u64 FNV-1a | payload
 ///
@@ -66,27 +66,29 @@ class SsmSnapshot {
     return out;
   }
 
-  /// @throws ShapeError (UnsupportedError for int4) for bytes that `to_bytes` cannot have made: wrong
+  /// @throws ShapeError (UnsupportedError for int4) for bytes that `to_bytes` cannot have made:
+  /// wrong
   ///         magic, dimensions that do not match the length, or a checksum that does not match.
   ///         Nothing is allocated before the header agrees with the length.
   [[nodiscard]] static SsmSnapshot from_bytes(std::span<const std::byte> bytes) {
     constexpr const char* where = "SsmSnapshot.from_bytes";
     if (bytes.size() < kHeaderBytes ||
-        !std::equal(kMagic.begin(), kMagic.end(), bytes.begin(), [](char c, std::byte b) {
-          return static_cast<std::byte>(c) == b;
-        })) {
+        !std::equal(kMagic.begin(), kMagic.end(), bytes.begin(),
+                    [](char c, std::byte b) { return static_cast<std::byte>(c) == b; })) {
       detail::throw_shape(where, std::to_string(bytes.size()) +
                                      " bytes that do not begin as a snapshot; expected what "
                                      "to_bytes returned");
     }
-    const auto field = [&](std::size_t i) { return read_u64(bytes.subspan(kMagic.size() + 8 * i)); };
+    const auto field = [&](std::size_t i) {
+      return read_u64(bytes.subspan(kMagic.size() + 8 * i));
+    };
     if (field(6) >= detail::kDTypes.size()) {
       detail::throw_shape(where, "dtype number " + std::to_string(field(6)) +
                                      "; expected one below " +
                                      std::to_string(detail::kDTypes.size()));
     }
-    SsmStateSpec spec{field(0), field(1), field(2), field(3), field(4), field(5),
-                      static_cast<DType>(field(6))};
+    SsmStateSpec spec{
+        field(0), field(1), field(2), field(3), field(4), field(5), static_cast<DType>(field(6))};
     spec.validate();
     const auto payload = bytes.subspan(kHeaderBytes);
     // The halves are compared one by one: their sum might overflow.

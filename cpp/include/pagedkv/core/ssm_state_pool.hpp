@@ -25,8 +25,8 @@ class SsmStatePool;
 
 /// One request's recurrent state inside an `SsmStatePool`: a handle, cheap to copy. It knows which
 /// tenancy of the slot it was made for: once the slot is released every access is an
-/// InvalidSlotError, also when the slot has been handed out again. The pool must outlive it and stay
-/// where it is. `Pool` is `SsmStatePool` or, for reading alone, `const SsmStatePool`.
+/// InvalidSlotError, also when the slot has been handed out again. The pool must outlive it and
+/// stay where it is. `Pool` is `SsmStatePool` or, for reading alone, `const SsmStatePool`.
 template <class Pool>
 class BasicSsmSlot {
   static constexpr bool kReadOnly = std::is_const_v<Pool>;
@@ -138,9 +138,9 @@ class BasicSsmSlot {
 using SsmSlot = BasicSsmSlot<SsmStatePool>;
 using SsmSlotView = BasicSsmSlot<const SsmStatePool>;
 
-/// A fixed number of slots, each the recurrent state and the convolution history of one request over
-/// all layers, in host memory. A slot reads as zero and at position 0 whenever it is handed out. For
-/// one thread at a time; different slots may be read and written from different threads.
+/// A fixed number of slots, each the recurrent state and the convolution history of one request
+/// over all layers, in host memory. A slot reads as zero and at position 0 whenever it is handed
+/// out. For one thread at a time; different slots may be read and written from different threads.
 class SsmStatePool {
  public:
   /// @throws ShapeError for an invalid spec or an overflow, UnsupportedError for int4,
@@ -158,7 +158,8 @@ class SsmStatePool {
   /// @throws PoolExhaustedError when none is free.
   std::size_t alloc(std::uint64_t request_id) {
     const auto slot = allocator_.try_allocate();
-    if (!slot) [[unlikely]] detail::throw_exhausted("SsmStatePool.alloc", 1, 0);
+    if (!slot) [[unlikely]]
+      detail::throw_exhausted("SsmStatePool.alloc", 1, 0);
     auto& tenancy = tenancies_[*slot];
     // A slot that was never handed out is zero from construction.
     if (tenancy.generation != 0) {
@@ -177,7 +178,8 @@ class SsmStatePool {
     allocator_.free(static_cast<BlockId>(slot));
   }
 
-  /// The slot, or nothing when it is out of range or not live: nobody reads another request's state.
+  /// The slot, or nothing when it is out of range or not live: nobody reads another request's
+  /// state.
   [[nodiscard]] std::optional<SsmSlot> slot(std::size_t index) noexcept {
     if (!is_live(index)) return std::nullopt;
     return SsmSlot(*this, index);

@@ -53,8 +53,7 @@ struct SsmStateSpec {
     return "SsmStateSpec(num_layers=" + std::to_string(num_layers) +
            ", num_heads=" + std::to_string(num_heads) + ", head_dim=" + std::to_string(head_dim) +
            ", d_state=" + std::to_string(d_state) + ", conv_dim=" + std::to_string(conv_dim) +
-           ", d_conv=" + std::to_string(d_conv) + ", dtype=" + std::string(dtype_name(dtype)) +
-           ")";
+           ", d_conv=" + std::to_string(d_conv) + ", dtype=" + std::string(dtype_name(dtype)) + ")";
   }
 
   friend bool operator==(const SsmStateSpec&, const SsmStateSpec&) = default;

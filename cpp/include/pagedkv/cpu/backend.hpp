@@ -76,8 +76,7 @@ struct CpuBackend {
     std::ranges::copy(values, all.begin() + static_cast<std::ptrdiff_t>(first));
   }
 
-  static void read(Context&, const Buffer& buffer, std::size_t first,
-                   std::span<std::int32_t> out) {
+  static void read(Context&, const Buffer& buffer, std::size_t first, std::span<std::int32_t> out) {
     const auto all = buffer.as<std::int32_t>();
     expect_range("CpuBackend.read", first, out.size(), all.size());
     std::ranges::copy(all.subspan(first, out.size()), out.begin());
@@ -124,8 +123,7 @@ struct CpuBackend {
     if (first > size || count > size - first) [[unlikely]] {
       detail::throw_shape(where, "elements " + std::to_string(first) + " to " +
                                      std::to_string(first) + " + " + std::to_string(count) +
-                                     "; expected them inside the buffer's " +
-                                     std::to_string(size));
+                                     "; expected them inside the buffer's " + std::to_string(size));
     }
   }
 
@@ -133,11 +131,10 @@ struct CpuBackend {
     const std::size_t last = detail::checked_product(where, {rows.rows - 1, rows.device_pitch});
     if (rows.device_offset > size || last > size - rows.device_offset ||
         rows.width > size - rows.device_offset - last) [[unlikely]] {
-      detail::throw_shape(where, std::to_string(rows.rows) + " rows of " +
-                                     std::to_string(rows.width) + " bytes from byte " +
-                                     std::to_string(rows.device_offset) +
-                                     "; expected them inside the buffer's " +
-                                     std::to_string(size) + " bytes");
+      detail::throw_shape(
+          where, std::to_string(rows.rows) + " rows of " + std::to_string(rows.width) +
+                     " bytes from byte " + std::to_string(rows.device_offset) +
+                     "; expected them inside the buffer's " + std::to_string(size) + " bytes");
     }
   }
 };

@@ -74,8 +74,8 @@ enum class Isa : unsigned char {
   return found;
 }
 
-/// The set that is used: the one named by the environment variable `PAGEDKV_ISA`, else the strongest
-/// that was found.
+/// The set that is used: the one named by the environment variable `PAGEDKV_ISA`, else the
+/// strongest that was found.
 /// @throws UnsupportedError when `PAGEDKV_ISA` names a set that this processor does not have.
 [[nodiscard]] inline Isa isa_chosen() {
   const auto found = isa_found();
@@ -87,9 +87,9 @@ enum class Isa : unsigned char {
     names += names.empty() ? "" : ", ";
     names += isa_name(isa);
   }
-  detail::throw_unsupported("cpu.isa_chosen", "PAGEDKV_ISA=" + std::string(forced) +
-                                                  "; expected one of " + names +
-                                                  " on this processor");
+  detail::throw_unsupported(
+      "cpu.isa_chosen",
+      "PAGEDKV_ISA=" + std::string(forced) + "; expected one of " + names + " on this processor");
 }
 
 }  // namespace pagedkv::inline v0_1::cpu

@@ -27,8 +27,9 @@ class ForkGuard<false> {
   /// @throws UnsupportedError in a process forked after the guard was made.
   void check(const char* where) const {
     if (::getpid() != owner_) [[unlikely]] {
-      throw_unsupported(where, "used in a process forked after the object was made; expected the "
-                               "process that made it, device memory does not survive fork()");
+      throw_unsupported(where,
+                        "used in a process forked after the object was made; expected the "
+                        "process that made it, device memory does not survive fork()");
     }
   }
 
