@@ -160,18 +160,15 @@ TEST(OutOfMemory, RefusalsOfAPagedSeqState) {
     return std::pair(Ids(object->state.blocks().begin(), object->state.blocks().end()),
                      object->state.len());
   };
-  expect_unchanged_when_out_of_memory(one_state, refused<CapacityError>([](auto& object) {
-                                        object->state.ensure_capacity(object->ctx, object->alloc,
-                                                                      9);
-                                      }),
-                                      observe);
-  expect_unchanged_when_out_of_memory(one_state, refused<InvalidSlotError>([](auto& object) {
-                                        // An allocator that does not hold the blocks; it has room
-                                        // for its ids from here on.
-                                        BlockAllocator stranger(0);
-                                        object->state.release(stranger);
-                                      }),
-                                      observe);
+  const auto grow_too_far = refused<CapacityError>(
+      [](auto& object) { object->state.ensure_capacity(object->ctx, object->alloc, 9); });
+  expect_unchanged_when_out_of_memory(one_state, grow_too_far, observe);
+  // An allocator that does not hold the blocks; it has room for its ids from here on.
+  const auto release_to_a_stranger = refused<InvalidSlotError>([](auto& object) {
+    BlockAllocator stranger(0);
+    object->state.release(stranger);
+  });
+  expect_unchanged_when_out_of_memory(one_state, release_to_a_stranger, observe);
 }
 
 PagedKvCache tokens() {

@@ -25,9 +25,8 @@ struct RowCopy {
 /// A device. A model of this concept is a struct of static functions:
 ///
 ///  - `Device` says which one (default-constructible: the default device); `Context` orders the
-///  work
-///    on it (a stream, a queue); `Buffer` owns memory there, moves and never copies, and tells its
-///    `dtype()` and `size()` in elements.
+///    work on it (a stream, a queue); `Buffer` owns memory there, moves and never copies, and tells
+///    its `dtype()` and `size()` in elements.
 ///  - `allocate` returns `count` elements whose bytes are all `fill`.
 ///  - `write` and `read` move a range of int32 that begins at element `first`; `write_rows` and
 ///    `read_rows` move a rectangle of bytes; `copy` moves `count` elements between buffers of one

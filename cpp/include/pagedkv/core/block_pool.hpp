@@ -25,8 +25,7 @@ class BlockPool {
   /// @param num_kv_heads  heads of keys and values.
   /// @param head_dim      elements a head.
   /// @throws ShapeError for a dimension of 0, an odd head_dim with int4 or an overflow,
-  /// CapacityError
-  ///         for 2^31 pages or more, std::bad_alloc.
+  ///         CapacityError for 2^31 pages or more, std::bad_alloc.
   BlockPool(std::size_t capacity, std::size_t block_size, std::size_t num_layers,
             std::size_t num_kv_heads, std::size_t head_dim, DType dtype = DType::float32)
       : block_size_(positive(block_size, "block_size")),

@@ -23,8 +23,8 @@ namespace pagedkv::inline v0_1 {
 ///
 ///  - contiguous: `k`, `v` are `[num_kv_heads, capacity, head_dim]`; `block_size()` is 0.
 ///  - paged: `k`, `v` are pools `[num_blocks, num_kv_heads, block_size, head_dim]` that any number
-///  of
-///    sequences share (`share()`), with a block table and a context length of this sequence alone.
+///    of sequences share (`share()`), with a block table and a context length of this sequence
+///    alone.
 ///
 /// `append` is all or nothing and `capacity()` is a hard limit. A paged cache gives its blocks back
 /// on `release()` and at the end of its life. Moves, never copies. Caches that share an allocator

@@ -75,8 +75,7 @@ class PagedSeqState {
   /// Takes as many blocks as `target_len` tokens need and uploads the new table entries. Does
   /// nothing where there are enough; never shrinks, never changes `len()`. O(new blocks).
   /// @throws CapacityError beyond `max_blocks_per_seq()`, PoolExhaustedError when the blocks are
-  /// not
-  ///         there, or the backend's own error; in each case host, device and allocator are as
+  ///         not there, or the backend's own error; in each case host, device and allocator are as
   ///         before (what a failed upload left on the device is written again by the next call).
   void ensure_capacity(Context& ctx, BlockAllocator& alloc, std::size_t target_len) {
     fork_guard_.check("PagedSeqState.ensure_capacity");

@@ -67,9 +67,8 @@ class SsmSnapshot {
   }
 
   /// @throws ShapeError (UnsupportedError for int4) for bytes that `to_bytes` cannot have made:
-  /// wrong
-  ///         magic, dimensions that do not match the length, or a checksum that does not match.
-  ///         Nothing is allocated before the header agrees with the length.
+  ///         wrong magic, dimensions that do not match the length, or a checksum that does not
+  ///         match. Nothing is allocated before the header agrees with the length.
   [[nodiscard]] static SsmSnapshot from_bytes(std::span<const std::byte> bytes) {
     constexpr const char* where = "SsmSnapshot.from_bytes";
     if (bytes.size() < kHeaderBytes ||
