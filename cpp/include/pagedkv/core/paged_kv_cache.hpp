@@ -45,9 +45,7 @@ class PagedKvCache {
         len_(other.len_),
         blocks_in_order_(other.blocks_in_order_),
         table_(other.table_),
-        storage_(other.storage_.size()) {
-    detail::copy_bytes(storage_.data(), other.storage_.data(), storage_.size());
-  }
+        storage_(other.storage_.clone()) {}
   PagedKvCache& operator=(const PagedKvCache& other) { return *this = PagedKvCache(other); }
   /// Leaves `other` as a cache for 0 tokens.
   PagedKvCache(PagedKvCache&& other) noexcept
@@ -95,8 +93,9 @@ class PagedKvCache {
     const std::size_t n = tokens.size() / dim_;
     if (n > max_tokens_ - len_) [[unlikely]] throw_full(where, n);
     const auto* from = reinterpret_cast<const std::byte*>(tokens.data());
+    const detail::Transfer transfer(tokens.size_bytes());
     for_each_run(len_, len_ + n, [&](std::byte* run, std::size_t size) {
-      detail::copy_bytes(run, from, size);
+      transfer.copy(run, from, size);
       from += size;
     });
     len_ += n;
@@ -112,8 +111,9 @@ class PagedKvCache {
                                                         std::to_string(dim_));
     }
     auto* to = reinterpret_cast<std::byte*>(out.data());
+    const detail::Transfer transfer(out.size_bytes());
     for_each_run(0, len_, [&](const std::byte* run, std::size_t size) {
-      detail::copy_bytes(to, run, size);
+      transfer.copy(to, run, size);
       to += size;
     });
   }

@@ -9,6 +9,8 @@
 #include <span>
 #include <utility>
 
+#include "pagedkv/detail/copy.hpp"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -24,14 +26,17 @@ class Storage {
  public:
   Storage() noexcept = default;
 
-  explicit Storage(std::size_t size) : size_(size) {
-    if (size == 0) return;
-    data_ = static_cast<std::byte*>(::operator new(size, alignment(size)));
-#if defined(__linux__)
-    // Advice only: without huge pages the pool is slower, never wrong.
-    if (size >= kHugeFrom) ::madvise(data_, size / kHugePage * kHugePage, MADV_HUGEPAGE);
-#endif
-    std::memset(data_, 0, size);
+  explicit Storage(std::size_t size) : data_(allocate(size)), size_(size) {
+    if (size != 0) std::memset(data_, 0, size);
+  }
+
+  /// A second one that holds the same bytes.
+  [[nodiscard]] Storage clone() const {
+    Storage copy;
+    copy.data_ = allocate(size_);
+    copy.size_ = size_;
+    Transfer(size_).copy(copy.data_, data_, size_);
+    return copy;
   }
 
   Storage(Storage&& other) noexcept
@@ -58,6 +63,16 @@ class Storage {
 
   static std::align_val_t alignment(std::size_t size) noexcept {
     return std::align_val_t{size >= kHugeFrom ? kHugePage : kCacheLine};
+  }
+
+  static std::byte* allocate(std::size_t size) {
+    if (size == 0) return nullptr;
+    void* data = ::operator new(size, alignment(size));
+#if defined(__linux__)
+    // Advice only: without huge pages the pool is slower, never wrong.
+    if (size >= kHugeFrom) ::madvise(data, size / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+    return static_cast<std::byte*>(data);
   }
 
   void reset() noexcept {
