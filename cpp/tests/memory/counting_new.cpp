@@ -13,6 +13,7 @@ std::atomic<std::size_t> live{0};
 std::atomic<std::size_t> total{0};
 std::atomic<std::size_t> fails_at{0};  // the value of `total` at which the next one fails; 0: never
 std::atomic<bool> fails_on{false};
+std::atomic<const void*> kept{nullptr};
 
 bool fails_now() noexcept {
   const std::size_t number = ++total;
@@ -62,6 +63,8 @@ namespace pagedkv_test {
 
 std::size_t live_allocations() noexcept { return live; }
 std::size_t total_allocations() noexcept { return total; }
+
+void keep(const void* object) noexcept { kept = object; }
 
 FailingAllocation::FailingAllocation(std::size_t n, Then then) noexcept {
   fails_on = then == Then::fails_on;

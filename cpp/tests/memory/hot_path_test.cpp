@@ -28,6 +28,7 @@ void expect_no_allocation(const char* what, Call call) {
 TEST(HotPath, OfTheCounterItselfIsSeen) {
   const std::size_t before = total_allocations();
   const auto memory = std::make_unique<int>(1);
+  pagedkv_test::keep(memory.get());
   EXPECT_EQ(total_allocations() - before, 1u);
 }
 

@@ -35,6 +35,7 @@ void expect_survives_out_of_memory(Make make) {
     try {
       const FailingAllocation failing(n, then);
       const auto made = make();
+      keep(&made);
       succeeded = true;
     } catch (const std::bad_alloc&) {
     }
