@@ -25,7 +25,8 @@ void append_block(BlockTable& self, const Index& layer, const Index& id) {
 std::optional<BlockId> get_block(const BlockTable& self, const Index& layer, const Index& logical) {
   constexpr const char* where = "BlockTable.get_block";
   const std::size_t row = to_layer(where, self, layer);
-  return self.get_block(row, to_slot(where, "logical block", logical, self.num_blocks(row)));
+  const std::size_t size = row < self.num_layers() ? self.num_blocks(row) : 0;
+  return self.get_block(row, to_slot(where, "logical block", logical, size));
 }
 
 IdArray row(const BlockTable& self, const Index& layer) {

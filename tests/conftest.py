@@ -1,0 +1,27 @@
+"""Settings of the random tests, and what more than one file needs."""
+
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+COMMON = {
+    "deadline": None,  # machines are shared: a slow example is no failure
+    "print_blob": True,  # a failure prints what repeats it
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("default", max_examples=30, stateful_step_count=30, **COMMON)
+settings.register_profile("ci", max_examples=150, stateful_step_count=50, **COMMON)
+settings.register_profile("long", max_examples=3000, stateful_step_count=100, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def rng() -> Iterator[np.random.Generator]:
+    """Random numbers of a seed that a failure shows; PAGEDKV_TEST_SEED repeats it."""
+    seed = int(os.environ.get("PAGEDKV_TEST_SEED") or random.randrange(2**32))
+    print(f"PAGEDKV_TEST_SEED={seed}")
+    return np.random.default_rng(seed)
