@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from markdown_blocks import FENCE, ROOT, blocks, pages
+from support.markdown import FENCE, ROOT, blocks, pages
 
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(?P<title>.+)$", re.MULTILINE)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from markdown_blocks import ROOT, Block, blocks
+from support.markdown import ROOT, Block, blocks
 
 import pagedkv
 
