@@ -1,3 +1,6 @@
+// Copies between pages and flat arrays: whatever the sizes and the addresses, the bytes arrive and no
+// other byte is touched.
+
 #include "pagedkv/detail/copy.hpp"
 
 #include <gtest/gtest.h>
@@ -5,101 +8,102 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <random>
-#include <span>
+#include <cstring>
 #include <vector>
+
+#include "pagedkv/detail/storage.hpp"
 
 namespace {
 
-using pagedkv::detail::copy_bytes;
-using pagedkv::detail::kOwnCopyFrom;
-using pagedkv::detail::kStreamTransferFrom;
-using pagedkv::detail::stream_bytes;
-using pagedkv::detail::stream_fence;
-using pagedkv::detail::Transfer;
+using namespace pagedkv;
+using Bytes = std::vector<std::byte>;
 
-constexpr std::size_t kPage = 4096;
-constexpr std::byte kUntouched{0xa5};
+constexpr std::byte kUntouched{0xcd};
 
-std::vector<std::byte> random_bytes(std::size_t size) {
-  std::mt19937_64 random{42};
-  std::vector<std::byte> bytes(size);
-  std::ranges::generate(bytes, [&] { return static_cast<std::byte>(random()); });
+Bytes pattern(std::size_t size) {
+  Bytes bytes(size);
+  std::uint32_t state = 12345;
+  for (auto& byte : bytes) {
+    state = state * 1664525 + 1013904223;
+    byte = static_cast<std::byte>(state >> 24);
+  }
   return bytes;
 }
 
-/// The first byte of `bytes` that lies `offset` after a multiple of a page; a page must be to
-/// spare.
-std::byte* at_page_offset(std::vector<std::byte>& bytes, std::size_t offset) {
-  const auto past = reinterpret_cast<std::uintptr_t>(bytes.data()) % kPage;
-  return bytes.data() + (kPage + offset - past) % kPage;
-}
+/// A page-aligned piece of memory, so that offsets in it are offsets modulo 4,096.
+struct Page {
+  explicit Page(std::size_t size) : memory(size + 4096) {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+    data = memory.data() + (4096 - address % 4096) % 4096;
+  }
+  Bytes memory;
+  std::byte* data;
+};
 
+/// `copy(to, from, size)` moves exactly its bytes, for sizes around each threshold and each offset of
+/// the destination within a line, and for sources just before it modulo 4,096.
 template <class Copy>
-void expect_exact_copies(Copy copy) {
-  constexpr std::size_t margin = 64;
-  const std::size_t sizes[] = {0,
-                               1,
-                               63,
-                               64,
-                               65,
-                               127,
-                               575,
-                               576,
-                               577,
-                               kOwnCopyFrom - 1,
-                               kOwnCopyFrom,
-                               kOwnCopyFrom + 1,
-                               3 * kPage,
-                               3 * kPage + 17};
-  for (const std::size_t size : sizes) {
-    for (const std::size_t from_offset : {0u, 1u, 16u}) {
-      for (const std::size_t to_offset : {64u, 65u, 80u, 95u, 96u, 127u}) {
-        auto source = random_bytes(size + 2 * kPage);
-        std::vector<std::byte> target(size + 2 * kPage + 2 * margin, kUntouched);
-        const std::byte* from = at_page_offset(source, from_offset);
-        std::byte* to = at_page_offset(target, to_offset - margin) + margin;
-        copy(to, from, size);
-        ASSERT_TRUE(std::equal(from, from + size, to))
+void expect_exact(Copy copy) {
+  constexpr std::size_t kLargest = 6000;
+  constexpr std::size_t kMargin = 128;
+  const Bytes source = pattern(kLargest);
+  Page from(kLargest + 128);
+  Page to(kLargest + 2 * kMargin + 64);
+  for (const std::size_t size : {0u, 1u, 63u, 64u, 65u, 575u, 576u, 2047u, 2048u, 2049u, 4096u,
+                                 6000u}) {
+    for (const std::size_t to_offset : {0u, 1u, 16u, 31u, 32u, 63u}) {
+      for (const std::size_t from_offset : {0u, 1u, 15u, 64u, 97u, 127u}) {
+        auto* const target = to.data + kMargin + to_offset;
+        std::memcpy(from.data + from_offset, source.data(), kLargest);
+        std::fill(to.data, target + size + kMargin, kUntouched);
+        copy(target, from.data + from_offset, size);
+        ASSERT_EQ(std::memcmp(target, source.data(), size), 0)
             << size << " bytes from offset " << from_offset << " to " << to_offset;
         const auto untouched = [](std::byte byte) { return byte == kUntouched; };
-        ASSERT_TRUE(std::all_of(to - margin, to, untouched) &&
-                    std::all_of(to + size, to + size + margin, untouched))
-            << size << " bytes from offset " << from_offset << " to " << to_offset;
+        ASSERT_TRUE(std::all_of(to.data, target, untouched));
+        ASSERT_TRUE(std::all_of(target + size, target + size + kMargin, untouched));
       }
     }
   }
 }
 
-TEST(Copy, CopiesExactlyTheBytesAskedForAtEveryAlignment) { expect_exact_copies(copy_bytes); }
+TEST(Copy, MovesExactlyItsBytes) { expect_exact(detail::copy_bytes); }
 
-TEST(Copy, StreamsExactlyTheBytesAskedForAtEveryAlignment) {
-  expect_exact_copies([](std::byte* to, const std::byte* from, std::size_t size) {
-    stream_bytes(to, from, size);
-    stream_fence();
+TEST(Copy, AroundTheCachesMovesExactlyItsBytes) {
+  expect_exact([](std::byte* to, const std::byte* from, std::size_t size) {
+    detail::stream_bytes(to, from, size);
+    detail::stream_fence();
   });
 }
 
-TEST(Copy, NothingIsCopiedFromNowhere) {
-  copy_bytes(nullptr, nullptr, 0);
-  stream_bytes(nullptr, nullptr, 0);
-  Transfer(kStreamTransferFrom).copy(nullptr, nullptr, 0);
+TEST(Copy, OfNothingNeedsNoMemory) {
+  detail::copy_bytes(nullptr, nullptr, 0);
+  const detail::Transfer transfer(0);
+  transfer.copy(nullptr, nullptr, 0);
 }
 
-TEST(Copy, ALargeTransferOfPiecesOfEverySizeIsExact) {
-  const auto source = random_bytes(kStreamTransferFrom + 12'345);
-  std::vector<std::byte> target(source.size() + 16, kUntouched);
-  {
-    const Transfer transfer(source.size());
-    std::size_t size = 1;
-    for (std::size_t done = 0; done < source.size(); done += size, size = size * 3 % 1'000'003) {
-      size = std::min(size, source.size() - done);
-      transfer.copy(target.data() + 16 + done, source.data() + done, size);
-    }
+TEST(Transfer, OfAnySizeMovesExactlyItsBytes) {
+  for (const std::size_t whole : {std::size_t{0}, detail::kStreamTransferFrom - 1,
+                                  detail::kStreamTransferFrom}) {
+    expect_exact([&](std::byte* to, const std::byte* from, std::size_t size) {
+      const detail::Transfer transfer(whole);
+      transfer.copy(to, from, size / 2);
+      transfer.copy(to + size / 2, from + size / 2, size - size / 2);
+    });
   }
-  EXPECT_TRUE(std::ranges::equal(source, std::span(target).subspan(16)));
-  EXPECT_TRUE(std::all_of(target.begin(), target.begin() + 16,
-                          [](std::byte byte) { return byte == kUntouched; }));
+}
+
+TEST(Storage, ItsCloneHoldsTheSameBytesElsewhere) {
+  for (const std::size_t size : {1u, 100u, 5000u}) {
+    detail::Storage storage(size);
+    const Bytes bytes = pattern(size);
+    std::memcpy(storage.data(), bytes.data(), size);
+    const auto clone = storage.clone();
+    EXPECT_NE(clone.data(), storage.data());
+    ASSERT_EQ(clone.size(), size);
+    EXPECT_EQ(std::memcmp(clone.data(), bytes.data(), size), 0);
+  }
+  EXPECT_EQ(detail::Storage(0).clone().data(), nullptr);
 }
 
 }  // namespace

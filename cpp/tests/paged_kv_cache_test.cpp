@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -208,6 +209,16 @@ TEST(PagedKvCache, ShuffledBlocksGiveTheSameTokens) {
     EXPECT_EQ(cache.get_token(63)[2], 191.0);
     EXPECT_EQ(cache.block_table().get_block(0, 1), order[1]);
   }
+}
+
+TEST(PagedKvCache, StorageIsTheBlocksAsTheyLieInMemory) {
+  PagedKvCache cache(20, 2);
+  cache.permute_blocks(std::vector<BlockId>{1, 0});
+  cache.append(counting(2, 5));
+  ASSERT_EQ(cache.storage().size(), 2 * 16 * 2 * sizeof(double));
+  double value = 0;
+  std::memcpy(&value, cache.storage().data() + 16 * 2 * sizeof(double), sizeof value);
+  EXPECT_EQ(value, 5.0) << "logical block 0 lies on physical block 1";
 }
 
 TEST(PagedKvCache, PermuteTakesOnlyAPermutationOfAnEmptyCache) {
