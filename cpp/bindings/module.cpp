@@ -14,4 +14,6 @@ PYBIND11_MODULE(_core, m) {
   register_kv_cache_pool(m);
   register_ssm_snapshot(m);
   register_ssm_state_pool(m);
+  register_batch(m);
+  register_kv_cache_manager(m);
 }

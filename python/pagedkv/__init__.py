@@ -5,13 +5,20 @@ exact C++ core for Python and C++.
 """
 
 from pagedkv._core import (
+    Batch,
     BlockAllocator,
     BlockPool,
     BlockTable,
+    FullAttention,
+    GroupBatch,
+    GroupSpec,
+    KVCacheManager,
     KvCache,
     KvCachePool,
     PagedKvCache,
     PagedSeqState,
+    SlidingWindow,
+    Ssm,
     SsmSlot,
     SsmSlotView,
     SsmSnapshot,
@@ -33,11 +40,16 @@ from pagedkv.errors import (
 from pagedkv.sequence_pool import SequencePool
 
 __all__ = [
+    "Batch",
     "BlockAllocator",
     "BlockPool",
     "BlockTable",
     "CapacityError",
+    "FullAttention",
+    "GroupBatch",
+    "GroupSpec",
     "InvalidSlotError",
+    "KVCacheManager",
     "KvCache",
     "KvCachePool",
     "PagedKvCache",
@@ -48,6 +60,8 @@ __all__ = [
     "SequenceError",
     "SequencePool",
     "ShapeError",
+    "SlidingWindow",
+    "Ssm",
     "SsmSlot",
     "SsmSlotView",
     "SsmSnapshot",

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arrays.hpp"
+
+namespace pagedkv::python {
+
+/// Integers of type `T` that came from Python as an array or a sequence; no copy of a plain array of
+/// exactly that type.
+template <class T>
+class IntegerSpan {
+ public:
+  /// @throws ShapeError for something that is not a sequence or 1-D array of integers, or a value
+  ///         that `T` does not hold.
+  IntegerSpan(const char* where, const char* argument, const py::object& values)
+      : where_(where), argument_(argument) {
+    py::array array;
+    if (py::isinstance<py::array>(values)) {
+      array = py::reinterpret_borrow<py::array>(values);
+    } else {
+      array = py::module_::import("numpy").attr("asarray")(values);
+      if (array.size() == 0 && array.ndim() == 1) return;  // an empty list has no integer type
+    }
+    const char kind = array.dtype().kind();
+    if (array.ndim() != 1 || (kind != 'i' && kind != 'u')) {
+      pagedkv::detail::throw_shape(
+          where, std::string(argument) + " of dtype " +
+                     py::str(array.dtype()).template cast<std::string>() + " and shape " +
+                     shape_text(array) + "; expected a list or 1-D array of integers");
+    }
+    if (array.dtype().is(py::dtype::of<T>()) && (array.flags() & py::array::c_style) != 0) {
+      owner_ = array;
+      values_ = {static_cast<const T*>(array.data()), static_cast<std::size_t>(array.size())};
+      return;
+    }
+    kind == 'i' ? copy<std::int64_t>(array) : copy<std::uint64_t>(array);
+    values_ = copied_;
+  }
+
+  [[nodiscard]] std::span<const T> span() const noexcept { return values_; }
+
+ private:
+  template <class Wide>
+  void copy(const py::array& array) {
+    const py::array_t<Wide, py::array::c_style | py::array::forcecast> wide(array);
+    const Wide* from = wide.data();
+    copied_.reserve(static_cast<std::size_t>(wide.size()));
+    for (py::ssize_t i = 0; i < wide.size(); ++i) {
+      if (!std::in_range<T>(from[i])) {
+        pagedkv::detail::throw_shape(where_, std::string(argument_) + " with " +
+                                                 std::to_string(from[i]) +
+                                                 "; expected integers of " +
+                                                 std::to_string(8 * sizeof(T)) + " bits");
+      }
+      copied_.push_back(static_cast<T>(from[i]));
+    }
+  }
+
+  const char* where_;
+  const char* argument_;
+  py::object owner_;
+  std::vector<T> copied_;
+  std::span<const T> values_;
+};
+
+}  // namespace pagedkv::python

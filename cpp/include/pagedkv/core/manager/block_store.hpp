@@ -1,0 +1,427 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "pagedkv/core/block_allocator.hpp"
+#include "pagedkv/core/eviction/eviction_queue.hpp"
+#include "pagedkv/core/manager/event_log.hpp"
+#include "pagedkv/core/manager/options.hpp"
+#include "pagedkv/core/manager/prefix_tree.hpp"
+#include "pagedkv/detail/grow_array.hpp"
+
+namespace pagedkv::inline v0_1::detail {
+
+/// The blocks of a manager and the prefix index over them: who holds a block, what it holds, which
+/// one is taken next and which one is evicted. Knows nothing of sequences.
+template <class Hash>
+class BlockStore {
+ public:
+  using Tree = PrefixTree<Hash>;
+
+  struct Salt {
+    std::string bytes;
+    std::vector<NodeId> roots;  // one a group
+    std::size_t blocks = 0;     // in the index
+    std::optional<std::size_t> max_blocks;
+    ReuseCounts reuse;
+    std::deque<BlockId> released = {};  // of a salt with a maximum: evictable blocks, oldest first
+  };
+
+  explicit BlockStore(const ManagerOptions& options, Hash hash)
+      : specs_(options.groups),
+        capacity_(options.num_blocks),
+        first_id_(options.null_block ? 1 : 0),
+        fresh_(first_id_),
+        eviction_(options.eviction),
+        blocks_(options.num_blocks),
+        freed_(options.num_blocks),
+        events_(options.events, options.groups.size()) {
+    for (const auto& spec : specs_) {
+      trees_.emplace_back(spec.block_size, options.prefix_caching ? options.num_blocks : 1, hash);
+    }
+    level(0);
+  }
+
+  // --- taking and giving back ---
+
+  /// Blocks that `take` could hand out.
+  [[nodiscard]] std::size_t available() const noexcept {
+    return capacity_ - fresh_ + num_freed_ + evictable_;
+  }
+  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_ - first_id_; }
+  [[nodiscard]] std::size_t cached() const noexcept { return cached_; }
+  [[nodiscard]] std::uint64_t evictions() const noexcept { return evictions_; }
+  [[nodiscard]] std::uint32_t refs(BlockId b) const noexcept { return blocks_[b].refs; }
+  [[nodiscard]] bool is_indexed(BlockId b) const noexcept { return blocks_[b].node != kNoEntry; }
+
+  /// One block, held once, in no index: given back ones first, then fresh ones, then by eviction.
+  /// The caller has checked `available()`.
+  BlockId take() {
+    BlockId b;
+    if (num_freed_ != 0) {
+      b = freed_[--num_freed_];
+    } else if (fresh_ < capacity_) {
+      b = static_cast<BlockId>(fresh_++);
+    } else {
+      b = *evict_one();
+    }
+    blocks_[b] = {1, kNoEntry, 0};
+    return b;
+  }
+
+  void ref(BlockId b) {
+    if (blocks_[b].refs++ != 0) return;
+    --evictable_;
+    queue_of(b).acquire(b);
+    if (!expiry_.empty()) expiry_.erase(b);
+  }
+
+  /// Gives one hold back. A sequence gives its blocks back the tail before the head.
+  /// @param ttl  steps after which the block is evicted if nobody holds it then; 0: no such limit.
+  void unref(BlockId b, std::uint32_t ttl = 0) {
+    if (--blocks_[b].refs != 0) return;
+    if (blocks_[b].node == kNoEntry) {
+      freed_[num_freed_++] = b;
+      return;
+    }
+    ++evictable_;
+    queue_of(b).release(b);
+    if (ttl != 0) {
+      expiry_[b] = step_ + ttl;
+      expiring_[step_ + ttl].push_back(b);
+    }
+    if (num_limited_salts_ != 0) {
+      Salt& salt = salt_of(b);
+      if (salt.max_blocks) salt.released.push_back(b);
+    }
+  }
+
+  /// Changes the count of holds alone, to see what a change would do; to be undone.
+  void change_count(BlockId b, std::int32_t by) noexcept {
+    blocks_[b].refs += static_cast<std::uint32_t>(by);
+  }
+
+  /// One schedule step has passed: evicts what expires now.
+  void advance_step() {
+    ++step_;
+    if (expiring_.empty()) return;
+    const auto now = expiring_.find(step_);
+    if (now == expiring_.end()) return;
+    const auto blocks = std::move(now->second);
+    expiring_.erase(now);
+    for (const BlockId b : blocks) {
+      const auto due = expiry_.find(b);
+      if (due == expiry_.end() || due->second != step_) continue;
+      expiry_.erase(due);
+      evict(b);
+    }
+  }
+  [[nodiscard]] std::uint64_t step() const noexcept { return step_; }
+
+  /// Evicts the block whose turn it is; nothing when none can go. The block is the caller's.
+  std::optional<BlockId> evict_one() {
+    for (auto& level : levels_) {
+      if (level == nullptr || level->evictable_count() == 0) continue;
+      const auto victim = level->victim([this](BlockId b) { return can_go(b); });
+      if (!victim) continue;
+      --evictable_;
+      ++evictions_;
+      forget(*victim);
+      return victim;
+    }
+    return std::nullopt;
+  }
+
+  /// Evicts `b`, which nobody holds, out of turn; false when what hangs below it forbids that.
+  bool evict(BlockId b) {
+    if (!can_go(b)) return false;
+    queue_of(b).remove(b);
+    --evictable_;
+    ++evictions_;
+    forget(b);
+    freed_[num_freed_++] = b;
+    return true;
+  }
+
+  /// A block that `evict_one` gave.
+  void give_free(BlockId b) noexcept { freed_[num_freed_++] = b; }
+
+  // --- the index ---
+
+  [[nodiscard]] const Tree& tree(std::size_t g) const noexcept { return trees_[g]; }
+  [[nodiscard]] Tree& tree(std::size_t g) noexcept { return trees_[g]; }
+
+  /// Puts block `b`, which is held, into the index as the content of `node`, at `depth` blocks from
+  /// the root. False when the salt's limit forbids it.
+  bool attach(std::size_t g, NodeId node, BlockId b, std::size_t depth, std::uint8_t priority) {
+    Salt& salt = salts_[trees_[g][node].salt];
+    if (salt.max_blocks && salt.blocks >= *salt.max_blocks && !evict_from(salt)) return false;
+    trees_[g].set_block(node, static_cast<std::int32_t>(b));
+    blocks_[b].node = entry(g, node);
+    blocks_[b].priority = priority;
+    queue_of(b).insert(b, trees_[g][node].key, static_cast<std::uint32_t>(depth));
+    ++salt.blocks;
+    ++cached_;
+    events_.stored(g, trees_[g], node, salt.bytes);
+    return true;
+  }
+
+  /// A request reuses block `b`: holds it, and remembers the use.
+  void hit(std::size_t g, NodeId node, BlockId b, std::uint8_t priority) {
+    trees_[g].touch(node);
+    queue_of(b).hit(b);
+    ref(b);
+    raise_priority(b, priority);
+  }
+
+  void raise_priority(BlockId b, std::uint8_t priority) {
+    if (priority <= blocks_[b].priority || blocks_[b].node == kNoEntry) return;
+    // Held at this time, so only its place in the books moves.
+    const auto [g, node] = node_of(b);
+    queue_of(b).remove(b);
+    blocks_[b].priority = priority;
+    queue_of(b).insert(b, trees_[g][node].key, 0);
+  }
+
+  void add_cursor(std::size_t g, NodeId node) noexcept { trees_[g].add_cursor(node); }
+  void drop_cursor(std::size_t g, NodeId node) {
+    trees_[g].drop_cursor(node);
+    prune(g, node);
+  }
+
+  /// Group and node of an indexed block.
+  [[nodiscard]] std::pair<std::size_t, NodeId> node_of(BlockId b) const noexcept {
+    return {blocks_[b].node >> kNodeBits, static_cast<NodeId>(blocks_[b].node & kNodeMask)};
+  }
+
+  /// Whether a prefix of this key was evicted not long ago; may forget, for the statistics alone.
+  [[nodiscard]] bool was_evicted(std::uint32_t key) const noexcept {
+    return !evicted_keys_.empty() && evicted_keys_[key & (evicted_keys_.size() - 1)] == key;
+  }
+
+  // --- salts ---
+
+  std::uint32_t salt(std::string_view bytes) {
+    if (const auto found = salt_numbers_.find(std::string(bytes)); found != salt_numbers_.end()) {
+      return found->second;
+    }
+    const auto number = static_cast<std::uint32_t>(salts_.size());
+    Salt salt{std::string(bytes), {}, 0, std::nullopt, {}};
+    for (std::size_t g = 0; g < trees_.size(); ++g) {
+      salt.roots.push_back(trees_[g].add_root(number, bytes));
+    }
+    salts_.push_back(std::move(salt));
+    salt_numbers_.emplace(bytes, number);
+    return number;
+  }
+  /// At most this many blocks of the salt stay in the index; nothing: no limit.
+  void set_salt_limit(std::uint32_t number, std::optional<std::size_t> max_blocks) {
+    Salt& salt = salts_[number];
+    num_limited_salts_ += max_blocks.has_value();
+    num_limited_salts_ -= salt.max_blocks.has_value();
+    salt.max_blocks = max_blocks;
+    salt.released.clear();
+    if (!max_blocks) return;
+    for (std::size_t b = first_id_; b < fresh_; ++b) {
+      const auto id = static_cast<BlockId>(b);
+      if (blocks_[b].refs == 0 && is_indexed(id) && &salt_of(id) == &salt) {
+        salt.released.push_back(id);
+      }
+    }
+    while (salt.blocks > *max_blocks && evict_from(salt)) {
+    }
+  }
+  [[nodiscard]] Salt& salt_at(std::uint32_t number) noexcept { return salts_[number]; }
+  [[nodiscard]] const std::vector<Salt>& salts() const noexcept { return salts_; }
+  [[nodiscard]] NodeId root(std::uint32_t salt, std::size_t g) const noexcept {
+    return salts_[salt].roots[g];
+  }
+  /// Number of a salt that is known, or nothing.
+  [[nodiscard]] std::optional<std::uint32_t> find_salt(std::string_view bytes) const {
+    const auto found = salt_numbers_.find(std::string(bytes));
+    if (found == salt_numbers_.end()) return std::nullopt;
+    return found->second;
+  }
+
+  [[nodiscard]] EventLog& events() noexcept { return events_; }
+  [[nodiscard]] const std::vector<GroupSpec>& specs() const noexcept { return specs_; }
+
+  // --- compaction ---
+
+  /// Moves blocks that are held or indexed to the lowest ids, except `fixed` ones. Returns where each
+  /// id below `fresh()` is now (itself, where it stays); whoever knows ids must translate them.
+  std::vector<BlockId> compact(const std::vector<bool>& fixed) {
+    std::vector<BlockId> now_at(fresh_);
+    std::iota(now_at.begin(), now_at.end(), BlockId{0});
+    const auto live = [&](std::size_t b) { return blocks_[b].refs != 0 || blocks_[b].node != kNoEntry; };
+    std::size_t hole = first_id_, last = fresh_;
+    while (true) {
+      while (hole < last && live(hole)) ++hole;
+      while (last > hole && (!live(last - 1) || fixed[last - 1])) --last;
+      if (hole >= last) break;
+      move(static_cast<BlockId>(last - 1), static_cast<BlockId>(hole));
+      now_at[last - 1] = static_cast<BlockId>(hole);
+    }
+    const std::size_t end = fresh_;
+    while (fresh_ > first_id_ && !live(fresh_ - 1)) --fresh_;
+    num_freed_ = 0;
+    for (std::size_t b = end; b-- > first_id_;) {
+      if (b < fresh_ && !live(b)) freed_[num_freed_++] = static_cast<BlockId>(b);
+    }
+    // Both may name blocks that have long gone, also beyond what is handed out now.
+    const auto translate = [&](auto& blocks) {
+      std::erase_if(blocks, [&](BlockId b) { return b >= end; });
+      for (BlockId& b : blocks) b = now_at[b];
+    };
+    for (Salt& salt : salts_) translate(salt.released);
+    for (auto& [step, expiring] : expiring_) translate(expiring);
+    std::unordered_map<BlockId, std::uint64_t> expiry;
+    for (const auto& [b, step] : expiry_) expiry.emplace(now_at[b], step);
+    expiry_ = std::move(expiry);
+    return now_at;
+  }
+
+  // --- for check() ---
+
+  [[nodiscard]] std::size_t fresh() const noexcept { return fresh_; }
+  [[nodiscard]] std::size_t first_id() const noexcept { return first_id_; }
+  [[nodiscard]] std::size_t evictable() const noexcept { return evictable_; }
+  [[nodiscard]] std::size_t queued() const noexcept {
+    std::size_t blocks = 0;
+    for (const auto& level : levels_) blocks += level == nullptr ? 0 : level->evictable_count();
+    return blocks;
+  }
+  [[nodiscard]] std::size_t num_given_back() const noexcept { return num_freed_; }
+  [[nodiscard]] BlockId given_back(std::size_t i) const noexcept { return freed_[i]; }
+
+  /// Bytes held for blocks, index and eviction, everything counted.
+  [[nodiscard]] std::size_t memory_bytes() const noexcept {
+    std::size_t bytes = capacity_ * (sizeof(Block) + sizeof(BlockId));
+    for (const auto& tree : trees_) bytes += tree.memory_bytes();
+    for (const auto& level : levels_) bytes += level == nullptr ? 0 : level->memory_bytes();
+    return bytes;
+  }
+
+ private:
+  static constexpr std::uint32_t kNodeBits = 28;
+  static constexpr std::uint32_t kNodeMask = (1U << kNodeBits) - 1;
+  static constexpr std::uint32_t kNoEntry = 0xffffffff;
+
+  struct Block {
+    std::uint32_t refs;
+    std::uint32_t node;  // group and node, or kNoEntry
+    std::uint8_t priority;
+  };
+
+  static std::uint32_t entry(std::size_t g, NodeId node) noexcept {
+    return static_cast<std::uint32_t>(g) << kNodeBits | static_cast<std::uint32_t>(node);
+  }
+
+  EvictionQueue& level(std::uint8_t priority) {
+    if (levels_[priority] == nullptr) {
+      levels_[priority] = std::make_unique<EvictionQueue>(eviction_, capacity_);
+    }
+    return *levels_[priority];
+  }
+  EvictionQueue& queue_of(BlockId b) { return level(blocks_[b].priority); }
+
+  /// A parent never goes before its children where they need it: the chain of full attention.
+  [[nodiscard]] bool can_go(BlockId b) const noexcept {
+    const auto [g, node] = node_of(b);
+    return specs_[g].kind != GroupKind::full_attention ||
+           trees_[g][node].first_child == kNoNode;
+  }
+
+  void move(BlockId from, BlockId to) {
+    blocks_[to] = blocks_[from];
+    blocks_[from] = {0, kNoEntry, 0};
+    if (blocks_[to].node == kNoEntry) return;
+    const auto [g, node] = node_of(to);
+    trees_[g].set_block(node, static_cast<std::int32_t>(to));
+    queue_of(to).move(from, to);
+  }
+
+  /// `b` leaves the index.
+  void forget(BlockId b) {
+    const auto [g, node] = node_of(b);
+    remember_evicted(trees_[g][node].key);
+    if (!expiry_.empty()) expiry_.erase(b);
+    events_.removed(g, trees_[g], node);
+    Salt& salt = salts_[trees_[g][node].salt];
+    --salt.blocks;
+    --cached_;
+    trees_[g].set_block(node, kNoBlock);
+    blocks_[b].node = kNoEntry;
+    prune(g, node);
+  }
+
+  void remember_evicted(std::uint32_t key) {
+    if (evicted_keys_.empty()) evicted_keys_.resize(std::bit_ceil(std::min<std::size_t>(
+                                   std::max<std::size_t>(capacity_, 16), 65536)));
+    evicted_keys_[key & (evicted_keys_.size() - 1)] = key;
+  }
+
+  void prune(std::size_t g, NodeId node) {
+    const NodeId orphaned = trees_[g].prune(node);
+    if (orphaned == kNoNode) return;
+    const std::int32_t block = trees_[g][orphaned].block;
+    if (block == kNoBlock) return;
+    const auto b = static_cast<BlockId>(block);
+    if (blocks_[b].refs == 0) queue_of(b).reconsider(b);
+  }
+
+  /// Makes room under a salt's maximum by evicting what it released first; false when all is held.
+  /// Amortised O(1): an entry that went out of date is dropped.
+  bool evict_from(Salt& salt) {
+    for (std::size_t left = salt.released.size(); left != 0; --left) {
+      const BlockId b = salt.released.front();
+      salt.released.pop_front();
+      if (blocks_[b].refs != 0 || blocks_[b].node == kNoEntry || &salt_of(b) != &salt) continue;
+      if (evict(b)) return true;
+      salt.released.push_back(b);
+    }
+    return false;
+  }
+
+  Salt& salt_of(BlockId b) noexcept {
+    const auto [g, node] = node_of(b);
+    return salts_[trees_[g][node].salt];
+  }
+
+  std::vector<GroupSpec> specs_;
+  std::size_t capacity_;
+  std::size_t first_id_;
+  std::size_t fresh_;
+  EvictionKind eviction_;
+  GrowArray<Block> blocks_;
+  GrowArray<BlockId> freed_;
+  std::size_t num_freed_ = 0;
+  std::size_t evictable_ = 0;
+  std::size_t cached_ = 0;
+  std::uint64_t evictions_ = 0;
+  std::vector<Tree> trees_;
+  std::array<std::unique_ptr<EvictionQueue>, 101> levels_{};
+  std::vector<Salt> salts_;
+  std::unordered_map<std::string, std::uint32_t> salt_numbers_;
+  EventLog events_;
+  std::uint64_t step_ = 0;
+  std::unordered_map<BlockId, std::uint64_t> expiry_;  // of evictable blocks with a ttl
+  std::unordered_map<std::uint64_t, std::vector<BlockId>> expiring_;  // by step
+  std::size_t num_limited_salts_ = 0;
+  std::vector<std::uint32_t> evicted_keys_;  // direct-mapped
+};
+
+}  // namespace pagedkv::inline v0_1::detail

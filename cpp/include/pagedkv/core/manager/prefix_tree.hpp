@@ -1,0 +1,265 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "pagedkv/core/block_table.hpp"
+#include "pagedkv/detail/grow_array.hpp"
+#include "pagedkv/detail/keyed_hash.hpp"
+
+namespace pagedkv::inline v0_1 {
+
+using TokenId = std::int32_t;
+/// Index of a node of a prefix tree.
+using NodeId = std::int32_t;
+inline constexpr NodeId kNoNode = -1;
+
+/// The prefix index of one group: a tree whose nodes are full blocks of tokens, so that a path from a
+/// root is a prefix. A root is a salt: nothing is shared across roots. A node is found through its
+/// parent's most recent child or a keyed hash of (parent, tokens, extras), and is accepted only when
+/// all three are equal: a collision costs time, never a wrong hit.
+///
+/// A node may be without a block: its block was evicted or given back while what hangs below is still
+/// of use. It disappears when nothing hangs on it: no block, no child, no cursor of a sequence.
+template <class Hash>
+class PrefixTree {
+ public:
+  struct Node {
+    NodeId parent;
+    NodeId first_child;  // the most recently used one
+    NodeId next_sibling;
+    NodeId prev_sibling;
+    NodeId next_in_bucket;
+    std::int32_t block;     // kNoBlock, or the physical block that holds these tokens
+    std::uint32_t cursors;  // sequences whose path ends here
+    std::uint32_t key;      // 32-bit hash of the whole prefix, stable over eviction
+    std::uint32_t salt : 31;  // number of the root's salt
+    std::uint32_t has_extras : 1;
+  };
+
+  /// @param block_size  tokens a node.
+  /// @param expected    nodes to reserve room for.
+  PrefixTree(std::size_t block_size, std::size_t expected, Hash hash)
+      : hash_(hash),
+        block_size_(block_size),
+        nodes_(expected),
+        tokens_(expected * block_size),
+        buckets_(std::bit_ceil(std::max<std::size_t>(expected / 2, 16)), kNoNode) {}
+
+  [[nodiscard]] const Node& operator[](NodeId id) const noexcept { return nodes_[index(id)]; }
+  [[nodiscard]] std::span<const TokenId> tokens(NodeId id) const noexcept {
+    return {&tokens_[index(id) * block_size_], block_size_};
+  }
+  [[nodiscard]] std::string_view extras(NodeId id) const {
+    if (!nodes_[index(id)].has_extras) return {};
+    return extras_.at(id);
+  }
+  /// Nodes that exist, roots included.
+  [[nodiscard]] std::size_t size() const noexcept { return used_ - free_.size(); }
+
+  /// A root for a salt; it stays until `remove_root`.
+  NodeId add_root(std::uint32_t salt, std::string_view salt_bytes) {
+    const NodeId id = new_node();
+    const auto key = detail::SipHash13().bytes(salt_bytes.data(), salt_bytes.size());
+    node(id) = {.parent = kNoNode,
+                .first_child = kNoNode,
+                .next_sibling = kNoNode,
+                .prev_sibling = kNoNode,
+                .next_in_bucket = kNoNode,
+                .block = kNoBlock,
+                .cursors = 0,
+                .key = static_cast<std::uint32_t>(key),
+                .salt = salt & 0x7fffffff,
+                .has_extras = 0};
+    return id;
+  }
+  void remove_root(NodeId id) { free_.push_back(id); }
+
+  /// The child of `parent` that holds exactly these tokens and extras, or kNoNode. O(1) expected.
+  [[nodiscard]] NodeId find(NodeId parent, const TokenId* tokens, std::string_view extras) const {
+    const NodeId recent = nodes_[index(parent)].first_child;
+    if (recent == kNoNode) return kNoNode;
+    if (matches(recent, tokens, extras)) return recent;
+    if (nodes_[index(recent)].next_sibling == kNoNode) return kNoNode;
+    for (NodeId id = buckets_[bucket(parent, tokens, extras)]; id != kNoNode;
+         id = nodes_[index(id)].next_in_bucket) {
+      if (nodes_[index(id)].parent == parent && matches(id, tokens, extras)) return id;
+    }
+    return kNoNode;
+  }
+
+  /// A new child of `parent`, without a block, as its most recent one. `find` gave kNoNode before.
+  NodeId insert(NodeId parent, const TokenId* tokens, std::string_view extras) {
+    const NodeId id = new_node();
+    if (!extras.empty()) extras_.emplace(id, extras);
+    std::copy_n(tokens, block_size_, &tokens_[index(id) * block_size_]);
+    Node& up = node(parent);
+    NodeId& head = buckets_[bucket(parent, tokens, extras)];
+    node(id) = {.parent = parent,
+                .first_child = kNoNode,
+                .next_sibling = up.first_child,
+                .prev_sibling = kNoNode,
+                .next_in_bucket = head,
+                .block = kNoBlock,
+                .cursors = 0,
+                .key = next_key(up.key, {tokens, block_size_}, extras),
+                .salt = up.salt,
+                .has_extras = !extras.empty()};
+    head = id;
+    if (up.first_child != kNoNode) node(up.first_child).prev_sibling = id;
+    up.first_child = id;
+    return id;
+  }
+
+  /// Makes `id` the most recent child of its parent. O(1).
+  void touch(NodeId id) noexcept {
+    Node& n = node(id);
+    if (n.prev_sibling == kNoNode) return;
+    Node& up = node(n.parent);
+    node(n.prev_sibling).next_sibling = n.next_sibling;
+    if (n.next_sibling != kNoNode) node(n.next_sibling).prev_sibling = n.prev_sibling;
+    n.prev_sibling = kNoNode;
+    n.next_sibling = up.first_child;
+    node(up.first_child).prev_sibling = id;
+    up.first_child = id;
+  }
+
+  void set_block(NodeId id, std::int32_t block) noexcept { node(id).block = block; }
+  void add_cursor(NodeId id) noexcept { ++node(id).cursors; }
+  void drop_cursor(NodeId id) noexcept { --node(id).cursors; }
+
+  /// Removes `id` if nothing hangs on it, and then its parent likewise. Returns the first ancestor
+  /// that stays and lost its last child, or kNoNode.
+  NodeId prune(NodeId id) {
+    NodeId orphaned = kNoNode;
+    while (true) {
+      const Node& n = nodes_[index(id)];
+      if (n.parent == kNoNode || n.block != kNoBlock || n.first_child != kNoNode ||
+          n.cursors != 0) {
+        return orphaned;
+      }
+      const NodeId parent = n.parent;
+      unlink(id);
+      orphaned = nodes_[index(parent)].first_child == kNoNode ? parent : kNoNode;
+      id = parent;
+    }
+  }
+
+  /// The child of `parent` whose first tokens agree longest with `tokens[0, limit)`, among its
+  /// `most` most recent ones with a block and without extras; the length goes to `agree`.
+  NodeId longest_common_start(NodeId parent, const TokenId* tokens, std::size_t limit,
+                              std::size_t most, std::size_t& agree) const noexcept {
+    NodeId best = kNoNode;
+    agree = 0;
+    NodeId id = nodes_[index(parent)].first_child;
+    for (std::size_t tried = 0; id != kNoNode && tried < most; ++tried) {
+      const Node& n = nodes_[index(id)];
+      if (n.block != kNoBlock && !n.has_extras) {
+        const TokenId* held = &tokens_[index(id) * block_size_];
+        const auto common = static_cast<std::size_t>(
+            std::mismatch(tokens, tokens + limit, held).first - tokens);
+        if (common > agree) {
+          agree = common;
+          best = id;
+        }
+      }
+      id = n.next_sibling;
+    }
+    return best;
+  }
+
+  /// Key of a child: what `Node::key` of it is or would be. Not keyed, so that it is the same in every
+  /// process and decisions may depend on it; a collision costs a hint.
+  [[nodiscard]] static std::uint32_t next_key(std::uint32_t parent_key,
+                                              std::span<const TokenId> tokens,
+                                              std::string_view extras) noexcept {
+    constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15ULL;
+    std::uint64_t mixed = (parent_key + 1) * kOdd;
+    for (const TokenId token : tokens) {
+      mixed = (std::rotl(mixed, 25) ^ static_cast<std::uint32_t>(token)) * kOdd;
+    }
+    for (const char c : extras) mixed = (std::rotl(mixed, 25) ^ static_cast<unsigned char>(c)) * kOdd;
+    return static_cast<std::uint32_t>(mixed >> 32);
+  }
+
+  /// Bytes held, everything counted.
+  [[nodiscard]] std::size_t memory_bytes() const noexcept {
+    return used_ * (sizeof(Node) + block_size_ * sizeof(TokenId)) +
+           buckets_.size() * sizeof(NodeId);
+  }
+
+ private:
+  static std::size_t index(NodeId id) noexcept { return static_cast<std::size_t>(id); }
+  [[nodiscard]] Node& node(NodeId id) noexcept { return nodes_[index(id)]; }
+
+  NodeId new_node() {
+    if (!free_.empty()) {
+      const NodeId id = free_.back();
+      free_.pop_back();
+      return id;
+    }
+    nodes_.ensure(used_ + 1);
+    tokens_.ensure((used_ + 1) * block_size_);
+    return static_cast<NodeId>(used_++);
+  }
+
+  [[nodiscard]] bool matches(NodeId id, const TokenId* tokens, std::string_view extras) const {
+    const Node& n = nodes_[index(id)];
+    if (n.has_extras != !extras.empty()) return false;
+    if (!same_tokens(&tokens_[index(id) * block_size_], tokens)) return false;
+    return extras.empty() || extras_.at(id) == extras;
+  }
+
+  [[nodiscard]] bool same_tokens(const TokenId* a, const TokenId* b) const noexcept {
+    if (block_size_ == 16) {  // one cache line, without a call
+      std::uint64_t x[8], y[8], differ = 0;
+      std::memcpy(x, a, 64);
+      std::memcpy(y, b, 64);
+      for (int i = 0; i < 8; ++i) differ |= x[i] ^ y[i];
+      return differ == 0;
+    }
+    return std::memcmp(a, b, block_size_ * sizeof(TokenId)) == 0;
+  }
+
+  [[nodiscard]] std::size_t bucket(NodeId parent, const TokenId* tokens,
+                                   std::string_view extras) const noexcept {
+    const std::uint64_t extra = extras.empty() ? 0 : hash_.bytes(extras.data(), extras.size());
+    return hash_(static_cast<std::uint64_t>(parent), {tokens, block_size_}, extra) &
+           (buckets_.size() - 1);
+  }
+
+  void unlink(NodeId id) {
+    Node& n = node(id);
+    NodeId* link = &buckets_[bucket(n.parent, &tokens_[index(id) * block_size_], extras(id))];
+    while (*link != id) link = &node(*link).next_in_bucket;
+    *link = n.next_in_bucket;
+    if (n.prev_sibling != kNoNode) {
+      node(n.prev_sibling).next_sibling = n.next_sibling;
+    } else {
+      node(n.parent).first_child = n.next_sibling;
+    }
+    if (n.next_sibling != kNoNode) node(n.next_sibling).prev_sibling = n.prev_sibling;
+    if (n.has_extras) extras_.erase(id);
+    free_.push_back(id);
+  }
+
+  Hash hash_;
+  std::size_t block_size_;
+  detail::GrowArray<Node> nodes_;
+  detail::GrowArray<TokenId> tokens_;  // [nodes, block_size]
+  std::size_t used_ = 0;
+  std::vector<NodeId> free_;
+  std::vector<NodeId> buckets_;
+  std::unordered_map<NodeId, std::string> extras_;  // of the few nodes that have some
+};
+
+}  // namespace pagedkv::inline v0_1

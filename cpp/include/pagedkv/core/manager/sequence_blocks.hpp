@@ -1,0 +1,526 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pagedkv/core/manager/batch.hpp"
+#include "pagedkv/core/manager/block_store.hpp"
+#include "pagedkv/core/manager/prefix_match.hpp"
+#include "pagedkv/core/manager/rollback.hpp"
+#include "pagedkv/core/manager/sequence.hpp"
+
+namespace pagedkv::inline v0_1::detail {
+
+/// What a sequence holds and how that changes: the blocks of its groups, its place in the prefix
+/// index, and its lengths. Callers have checked arguments and room; nothing here fails half-way.
+template <class Hash>
+class SequenceBlocks {
+ public:
+  SequenceBlocks(BlockStore<Hash>& store, bool caching)
+      : store_(store), rollback_(store), caching_(caching) {}
+
+  // --- room for new tokens ---
+
+  /// Blocks that `grow` would take.
+  [[nodiscard]] std::size_t needed(const Sequence& s, std::size_t num_tokens) const noexcept {
+    std::size_t blocks = 0;
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      const auto& spec = store_.specs()[g];
+      const auto& group = s.groups[g];
+      if (spec.kind == GroupKind::ssm) {
+        blocks += num_tokens != 0 && group.state_slot == kNoBlock && !can_take_over(group) ? 1 : 0;
+        continue;
+      }
+      const std::size_t total = ceil_div(s.scheduled + num_tokens, spec.block_size);
+      if (total > group.blocks.size()) blocks += total - group.blocks.size();
+      if (num_tokens != 0 && copies_tail(s, spec, group)) ++blocks;
+    }
+    return blocks;
+  }
+
+  /// Entries of the longest table after `num_tokens` more tokens.
+  [[nodiscard]] std::size_t table_length(const Sequence& s, std::size_t num_tokens) const noexcept {
+    std::size_t longest = 0;
+    for (const auto& spec : store_.specs()) {
+      if (spec.kind == GroupKind::ssm) continue;
+      longest = std::max(longest, ceil_div(s.scheduled + num_tokens, spec.block_size));
+    }
+    return longest;
+  }
+
+  /// Blocks for `num_tokens` more tokens, `lookahead` of which are room alone. Block copies that must
+  /// be done before the tokens are written go to `batch`.
+  void grow(Sequence& s, std::size_t num_tokens, std::size_t lookahead, Batch& batch) {
+    const std::size_t more = num_tokens + lookahead;
+    if (more != 0) {
+      for (std::size_t g = 0; g < s.groups.size(); ++g) {
+        const auto& spec = store_.specs()[g];
+        if (spec.kind == GroupKind::ssm) {
+          grow_state(s, s.groups[g], batch[g].copies);
+        } else {
+          grow_table(s, spec, s.groups[g], more, batch[g].copies);
+        }
+      }
+    }
+    s.scheduled += num_tokens;
+  }
+
+  // --- tokens written, tokens known ---
+
+  void commit(Sequence& s, std::size_t num_tokens) {
+    s.committed += num_tokens;
+    if (!s.copy_sources.empty()) drop_copy_sources(s);
+    index_full(s);
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      if (store_.specs()[g].kind == GroupKind::sliding_window) leave_window(s, g);
+    }
+  }
+
+  /// Enters blocks that are full, written and known into the index.
+  void index_full(Sequence& s) {
+    if (!caching_ || !s.store) return;
+    const std::size_t limit = std::min(s.committed, s.known());
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      const std::size_t block_size = store_.specs()[g].block_size;
+      while ((s.groups[g].indexed + 1) * block_size <= limit) {
+        if (!index_next(s, g)) return;
+      }
+      if (store_.specs()[g].kind == GroupKind::ssm) keep_checkpoint(s, g);
+    }
+  }
+
+  /// The first `path.size()` tokens behind the committed ones become those that `path` names: slots to
+  /// move, in order, go to `moves` of each group. What was scheduled behind them is given back.
+  void accept(Sequence& s, std::span<const std::int32_t> path,
+              std::vector<std::vector<SlotMove>>& moves) {
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      const std::size_t block_size = store_.specs()[g].block_size;
+      const auto slot = [&](std::size_t position) {
+        return std::int64_t{s.groups[g].blocks[position / block_size]} *
+                   static_cast<std::int64_t>(block_size) +
+               static_cast<std::int64_t>(position % block_size);
+      };
+      for (std::size_t i = 0; i < path.size(); ++i) {
+        const auto from = static_cast<std::size_t>(path[i]);
+        if (from != i) moves[g].push_back({slot(s.committed + from), slot(s.committed + i)});
+      }
+    }
+    const std::size_t length = s.committed + path.size();
+    if (length < s.scheduled) {
+      for (std::size_t g = 0; g < s.groups.size(); ++g) {
+        const bool own = s.groups[g].tail_is_own;
+        cut(s, g, length);
+        s.groups[g].tail_is_own = own;
+      }
+      s.scheduled = length;
+      ++s.table_version;
+    }
+    commit(s, path.size());
+  }
+
+  // --- swapping ---
+
+  /// Blocks that a swapped sequence needs on the other side.
+  [[nodiscard]] static std::size_t num_held(const Sequence& s) noexcept {
+    std::size_t blocks = 0;
+    for_each_held(s, [&](std::int32_t) { ++blocks; });
+    return blocks;
+  }
+
+  /// Replaces every block that `s` holds by one that `take` gives, and then gives the old ones back.
+  /// Pairs (old, new) go to `copies`. The sequence leaves the index.
+  template <class Take>
+  void move_out(Sequence& s, std::vector<BlockCopy>& copies, Take take) {
+    drop_copy_sources(s);
+    const std::size_t first = copies.size();
+    const auto replace = [&](std::int32_t& entry) {
+      if (entry == kNoBlock) return;
+      copies.push_back({entry, take()});
+      entry = copies.back().dst;
+    };
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      auto& group = s.groups[g];
+      // A source that was to be copied is copied now; so is a state that was to be taken over.
+      if (group.partial_source != kNoBlock) {
+        group.blocks.push_back(std::exchange(group.partial_source, kNoBlock));
+      }
+      if (group.state_slot == kNoBlock) std::swap(group.state_slot, group.state_source);
+      for (std::int32_t& entry : group.blocks) replace(entry);
+      replace(group.state_slot);
+    }
+    for (std::size_t i = copies.size(); i-- > first;) {
+      store_.unref(static_cast<BlockId>(copies[i].src), s.ttl);
+    }
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      auto& group = s.groups[g];
+      for (; !group.shadows.empty(); group.shadows.pop_back()) {
+        store_.unref(group.shadows.back().block, s.ttl);
+      }
+      if (group.cursor != kNoNode) store_.drop_cursor(g, group.cursor);
+      group.cursor = kNoNode;
+      group.indexed = 0;
+    }
+    ++s.table_version;
+  }
+
+  /// Replaces every block of the other side by a new one here; `give_back` gets the old ones. Then
+  /// `enter` and `index_full` bring the sequence back into the index.
+  template <class GiveBack>
+  void move_in(Sequence& s, std::vector<BlockCopy>& copies, GiveBack give_back) {
+    const auto replace = [&](std::int32_t& entry) {
+      if (entry == kNoBlock) return;
+      copies.push_back({entry, static_cast<std::int32_t>(store_.take())});
+      entry = copies.back().dst;
+      give_back(copies.back().src);
+    };
+    for (auto& group : s.groups) {
+      for (std::int32_t& entry : group.blocks) replace(entry);
+      replace(group.state_slot);
+      group.tail_is_own = true;
+    }
+    ++s.table_version;
+  }
+
+  /// Calls `visit(entry)` for every block that `s` holds for itself.
+  template <class Visit>
+  static void for_each_held(const Sequence& s, Visit visit) {
+    for (const auto& group : s.groups) {
+      for (const std::int32_t b : group.blocks) {
+        if (b != kNoBlock) visit(b);
+      }
+      for (const std::int32_t b : {group.partial_source, group.state_slot, group.state_source}) {
+        if (b != kNoBlock) visit(b);
+      }
+    }
+  }
+
+  /// Translates ids after a compaction.
+  static void translate(Sequence& s, std::span<const BlockId> now_at) {
+    const auto translate_entry = [&](std::int32_t& b) {
+      if (b != kNoBlock) b = static_cast<std::int32_t>(now_at[static_cast<std::size_t>(b)]);
+    };
+    for (BlockId& b : s.copy_sources) b = now_at[b];
+    for (auto& group : s.groups) {
+      std::ranges::for_each(group.blocks, translate_entry);
+      for (auto& shadow : group.shadows) shadow.block = now_at[shadow.block];
+      translate_entry(group.partial_source);
+      translate_entry(group.state_slot);
+      translate_entry(group.state_source);
+    }
+    ++s.table_version;
+  }
+
+  // --- giving back ---
+
+  /// Back to at most `num_tokens` tokens; returns the length that was reached.
+  std::size_t truncate(Sequence& s, std::size_t num_tokens) {
+    s.tokens.resize(std::min(s.known(), num_tokens));
+    if (num_tokens >= s.scheduled) return s.scheduled;
+    // What was to be copied belongs to a step that is given up or has been issued.
+    drop_copy_sources(s);
+    const std::size_t reached = rollback_.reachable(s, num_tokens);
+    for (std::size_t g = 0; g < s.groups.size(); ++g) cut(s, g, reached);
+    s.scheduled = reached;
+    s.committed = std::min(s.committed, reached);
+    ++s.table_version;
+    return reached;
+  }
+
+  /// Gives everything back, of each group the tail before the head.
+  void release(Sequence& s) {
+    drop_copy_sources(s);
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      auto& group = s.groups[g];
+      for (const std::int32_t b : {group.partial_source, group.state_slot, group.state_source}) {
+        if (b != kNoBlock) store_.unref(static_cast<BlockId>(b), s.ttl);
+      }
+      drop_table_from(group, 0, 0, s.ttl);
+      if (group.cursor != kNoNode) store_.drop_cursor(g, group.cursor);
+      group.clear();
+    }
+    s.scheduled = s.committed = 0;
+    ++s.table_version;
+  }
+
+  /// Lets `to` share all that `from` has committed.
+  void fork(Sequence& from, Sequence& to) {
+    to.scheduled = to.committed = from.committed;
+    for (std::size_t g = 0; g < from.groups.size(); ++g) {
+      auto& source = from.groups[g];
+      auto& target = to.groups[g];
+      const auto& spec = store_.specs()[g];
+      if (spec.kind == GroupKind::ssm) {
+        // The state goes on changing in place, so both continue from a copy of it.
+        if (source.state_slot != kNoBlock) std::swap(source.state_slot, source.state_source);
+        target.state_source = source.state_source;
+        if (target.state_source != kNoBlock) store_.ref(static_cast<BlockId>(target.state_source));
+      } else {
+        const std::size_t shared =
+            std::min(ceil_div(from.committed, spec.block_size), source.blocks.size());
+        target.blocks.assign(source.blocks.begin(),
+                             source.blocks.begin() + static_cast<std::ptrdiff_t>(shared));
+        for (const std::int32_t b : target.blocks) {
+          if (b != kNoBlock) store_.ref(static_cast<BlockId>(b));
+        }
+        target.partial_source = source.partial_source;
+        if (target.partial_source != kNoBlock) {
+          store_.ref(static_cast<BlockId>(target.partial_source));
+        }
+        source.tail_is_own = false;
+      }
+      target.live_from = source.live_from;
+      target.indexed = source.indexed;
+      target.shadows = source.shadows;
+      for (const auto& shadow : target.shadows) store_.ref(shadow.block);
+      target.cursor = source.cursor;
+      if (target.cursor != kNoNode) store_.add_cursor(g, target.cursor);
+    }
+  }
+
+  /// Starts the sequence's path at its salt's root.
+  void enter(Sequence& s) {
+    if (!caching_) return;
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      s.groups[g].cursor = store_.root(s.salt, g);
+      store_.add_cursor(g, s.groups[g].cursor);
+    }
+  }
+
+  /// Takes over what `match` found for a sequence that holds nothing.
+  void take_hit(Sequence& s, const PrefixMatch<Hash>& match) {
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      const auto& spec = store_.specs()[g];
+      auto& group = s.groups[g];
+      const auto path = match.path(g).first(match.full_tokens() / spec.block_size);
+      const std::size_t visible = spec.first_visible(match.full_tokens()) / spec.block_size;
+      for (std::size_t d = 0; d < path.size(); ++d) {
+        const std::int32_t block = store_.tree(g)[path[d]].block;
+        const bool last = d + 1 == path.size();
+        if (spec.kind == GroupKind::ssm) {
+          if (!last) continue;
+          group.state_source = block;
+        } else if (d < visible && d >= spec.sink_blocks()) {
+          group.blocks.push_back(kNoBlock);
+          continue;
+        } else {
+          group.blocks.push_back(block);
+        }
+        store_.hit(g, path[d], static_cast<BlockId>(block), s.priority);
+      }
+      group.live_from = visible;
+      group.indexed = path.size();
+      if (!path.empty()) {
+        store_.add_cursor(g, path.back());
+        store_.drop_cursor(g, group.cursor);
+        group.cursor = path.back();
+      }
+      if (match.partial_tokens() != 0) {
+        const NodeId node = match.partial_node(g);
+        group.partial_source = store_.tree(g)[node].block;
+        store_.hit(g, node, static_cast<BlockId>(group.partial_source), s.priority);
+      }
+    }
+    s.cached = s.scheduled = s.committed = match.full_tokens() + match.partial_tokens();
+    ++s.table_version;
+  }
+
+ private:
+  [[nodiscard]] bool can_take_over(const SequenceGroup& group) const noexcept {
+    return group.state_source != kNoBlock && is_own(group.state_source);
+  }
+
+  /// Held by nobody else and in no index: may be written.
+  [[nodiscard]] bool is_own(std::int32_t block) const noexcept {
+    const auto b = static_cast<BlockId>(block);
+    return store_.refs(b) == 1 && !store_.is_indexed(b);
+  }
+
+  /// The next token goes into a block that somebody else relies on.
+  [[nodiscard]] bool copies_tail(const Sequence& s, const GroupSpec& spec,
+                                 const SequenceGroup& group) const noexcept {
+    if (s.scheduled % spec.block_size == 0 || group.tail_is_own) return false;
+    const std::size_t tail = s.scheduled / spec.block_size;
+    return tail < group.blocks.size() && !is_own(group.blocks[tail]);
+  }
+
+  void grow_table(Sequence& s, const GroupSpec& spec, SequenceGroup& group, std::size_t more,
+                  std::vector<BlockCopy>& copies) {
+    const auto copy_into_new = [&](std::int32_t source) {
+      const auto block = static_cast<std::int32_t>(store_.take());
+      copies.push_back({source, block});
+      s.copy_sources.push_back(static_cast<BlockId>(source));
+      return block;
+    };
+    if (group.partial_source != kNoBlock) {
+      group.blocks.push_back(copy_into_new(group.partial_source));
+      group.partial_source = kNoBlock;
+    } else if (copies_tail(s, spec, group)) {
+      auto& tail = group.blocks[s.scheduled / spec.block_size];
+      tail = copy_into_new(tail);
+      ++s.table_version;
+    }
+    group.tail_is_own = true;
+    const std::size_t total = ceil_div(s.scheduled + more, spec.block_size);
+    while (group.blocks.size() < total) {
+      group.blocks.push_back(static_cast<std::int32_t>(store_.take()));
+    }
+  }
+
+  void grow_state(Sequence& s, SequenceGroup& group, std::vector<BlockCopy>& copies) {
+    if (group.state_slot != kNoBlock) return;
+    if (can_take_over(group)) {
+      std::swap(group.state_slot, group.state_source);
+      return;
+    }
+    group.state_slot = static_cast<std::int32_t>(store_.take());
+    if (group.state_source == kNoBlock) return;
+    copies.push_back({group.state_source, group.state_slot});
+    s.copy_sources.push_back(static_cast<BlockId>(group.state_source));
+    group.state_source = kNoBlock;
+  }
+
+  void drop_copy_sources(Sequence& s) {
+    for (const BlockId b : s.copy_sources) store_.unref(b);
+    s.copy_sources.clear();
+  }
+
+  /// Moves one block further on the path of the index; false when that is not possible any more.
+  bool index_next(Sequence& s, std::size_t g) {
+    auto& group = s.groups[g];
+    auto& tree = store_.tree(g);
+    const auto& spec = store_.specs()[g];
+    const std::size_t first = group.indexed * spec.block_size;
+    const std::string extras = extras_key(s.extras, first, first + spec.block_size);
+    const TokenId* tokens = s.tokens.data() + first;
+    const bool ssm = spec.kind == GroupKind::ssm;
+    const std::int32_t own = ssm ? kNoBlock : group.blocks[group.indexed];
+
+    NodeId node = tree.find(group.cursor, tokens, extras);
+    if (node == kNoNode) node = tree.insert(group.cursor, tokens, extras);
+    const std::int32_t held = tree[node].block;
+    if (held == kNoBlock && own != kNoBlock) {
+      if (!store_.attach(g, node, static_cast<BlockId>(own), group.indexed, s.priority)) {
+        tree.prune(node);
+        s.store = false;  // the salt is full: what follows could not be reached either
+        return false;
+      }
+    } else if (held != own && spec.kind == GroupKind::full_attention) {
+      // Somebody computed the same block first; his stays the entry. It is held, so that the path to
+      // what this sequence adds below cannot be evicted.
+      store_.ref(static_cast<BlockId>(held));
+      group.shadows.push_back({group.indexed, static_cast<BlockId>(held)});
+    }
+    store_.add_cursor(g, node);
+    store_.drop_cursor(g, group.cursor);
+    group.cursor = node;
+    ++group.indexed;
+    return true;
+  }
+
+  /// Where a state ends on a checkpoint it becomes the index's, and the sequence goes on in a copy.
+  void keep_checkpoint(Sequence& s, std::size_t g) {
+    auto& group = s.groups[g];
+    const auto& spec = store_.specs()[g];
+    if (group.state_slot == kNoBlock || s.committed == 0 || s.scheduled != s.committed ||
+        s.committed % spec.checkpoint_interval != 0 ||
+        group.indexed * spec.block_size != s.committed ||
+        store_.tree(g)[group.cursor].block != kNoBlock) {
+      return;
+    }
+    if (store_.attach(g, group.cursor, static_cast<BlockId>(group.state_slot), group.indexed - 1,
+                      s.priority)) {
+      std::swap(group.state_source, group.state_slot);
+    }
+  }
+
+  void leave_window(Sequence& s, std::size_t g) {
+    const auto& spec = store_.specs()[g];
+    auto& group = s.groups[g];
+    bool changed = false;
+    for_each_leaving(spec, group, s.committed, [&](std::int32_t& block) {
+      store_.unref(static_cast<BlockId>(block), s.ttl);
+      block = kNoBlock;
+      changed = true;
+    });
+    group.live_from = std::max(
+        group.live_from,
+        std::min(spec.first_visible(s.committed) / spec.block_size, group.blocks.size()));
+    if (changed) ++s.table_version;
+  }
+
+  /// Cuts one group back to `length`.
+  void cut(Sequence& s, std::size_t g, std::size_t length) {
+    auto& group = s.groups[g];
+    const auto& spec = store_.specs()[g];
+    const std::size_t full = length / spec.block_size;
+    if (spec.kind == GroupKind::ssm) {
+      const std::int32_t source = full == 0 ? kNoBlock : rollback_.block_on_path(s, g, full - 1);
+      if (source != kNoBlock) {
+        store_.hit(g, rollback_.node_on_path(s, g, full - 1), static_cast<BlockId>(source), s.priority);
+      }
+      for (const std::int32_t b : {group.state_slot, group.state_source}) {
+        if (b != kNoBlock) store_.unref(static_cast<BlockId>(b));
+      }
+      group.state_slot = kNoBlock;
+      group.state_source = source;
+    } else {
+      if (group.partial_source != kNoBlock && length <= group.blocks.size() * spec.block_size) {
+        store_.unref(static_cast<BlockId>(group.partial_source));
+        group.partial_source = kNoBlock;
+      }
+      drop_table_from(group, ceil_div(length, spec.block_size), full, s.ttl);
+      if (spec.kind == GroupKind::sliding_window) reenter_window(s, g, length);
+      group.tail_is_own = false;
+    }
+    if (group.indexed > full) {
+      NodeId node = group.cursor;
+      for (; group.indexed > full; --group.indexed) node = store_.tree(g)[node].parent;
+      store_.add_cursor(g, node);
+      store_.drop_cursor(g, group.cursor);
+      group.cursor = node;
+    }
+  }
+
+  void reenter_window(Sequence& s, std::size_t g, std::size_t length) {
+    auto& group = s.groups[g];
+    const auto& spec = store_.specs()[g];
+    const std::size_t from = spec.first_visible(length) / spec.block_size;
+    if (from >= group.live_from) return;
+    for (std::size_t i = std::max(from, spec.sink_blocks()); i < group.blocks.size(); ++i) {
+      if (group.blocks[i] != kNoBlock) continue;
+      const NodeId node = rollback_.node_on_path(s, g, i);
+      group.blocks[i] = store_.tree(g)[node].block;
+      store_.hit(g, node, static_cast<BlockId>(group.blocks[i]), s.priority);
+    }
+    group.live_from = from;
+  }
+
+  /// Gives back table entries from `first` on and shadows from depth `first_shadow` on, deepest first.
+  void drop_table_from(SequenceGroup& group, std::size_t first, std::size_t first_shadow,
+                       std::uint32_t ttl) {
+    for (std::size_t i = std::max(group.blocks.size(), group.indexed); i-- > 0;) {
+      if (!group.shadows.empty() && group.shadows.back().depth == i && i >= first_shadow) {
+        store_.unref(group.shadows.back().block, ttl);
+        group.shadows.pop_back();
+      }
+      if (i < first || i >= group.blocks.size()) {
+        if (i < first && i < first_shadow) break;
+        continue;
+      }
+      if (group.blocks[i] != kNoBlock) store_.unref(static_cast<BlockId>(group.blocks[i]), ttl);
+    }
+    if (group.blocks.size() > first) group.blocks.resize(first);
+    group.live_from = std::min(group.live_from, first);
+  }
+
+  BlockStore<Hash>& store_;
+  Rollback<Hash> rollback_;
+  bool caching_;
+};
+
+}  // namespace pagedkv::inline v0_1::detail
