@@ -3,89 +3,72 @@
 // The hash that finds entries of the prefix index. What it finds is compared before it is believed,
 // so it decides speed alone; the key keeps anybody outside from choosing colliding prompts.
 
-#include <bit>
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 
 namespace pagedkv::inline v0_1::detail {
 
-/// 128-bit key.
+/// 128 bits that nobody outside knows.
 struct HashKey {
-  std::uint64_t k0 = 0x736f6d6570736575ULL;
-  std::uint64_t k1 = 0x646f72616e646f6dULL;
+  std::uint64_t k0 = 0x243f6a8885a308d3ULL;  // digits of pi: a key for where none is needed
+  std::uint64_t k1 = 0x13198a2e03707344ULL;
 };
 
-/// SipHash-1-3 over 64-bit words (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
-class SipHash13 {
+/// Keyed multilinear hash: the sum of the 32-bit words of the input, each times a 64-bit number drawn
+/// from the key, upper half (Carter and Wegman, 1979; Lemire and Kaser, "Strongly universal string
+/// hashing is fast", 2014). Whoever does not know the key finds two inputs that collide with a chance
+/// of 2^-32 at most. Beyond 64 tokens the sum is folded and goes on.
+class MultilinearHash {
  public:
-  explicit SipHash13(HashKey key = {}) noexcept : key_(key) {}
-
-  /// Hash of `seed`, the tokens, and `extra`.
-  [[nodiscard]] std::uint64_t operator()(std::uint64_t seed, std::span<const std::int32_t> tokens,
-                                         std::uint64_t extra) const noexcept {
-    State s(key_);
-    s.absorb(seed);
-    std::size_t i = 0;
-    for (; i + 2 <= tokens.size(); i += 2) {
-      std::uint64_t word;
-      std::memcpy(&word, tokens.data() + i, sizeof word);
-      s.absorb(word);
-    }
-    std::uint64_t last = std::uint64_t{tokens.size()} << 56;
-    if (i < tokens.size()) last |= static_cast<std::uint32_t>(tokens[i]);
-    s.absorb(extra);
-    return s.finish(last);
+  explicit MultilinearHash(HashKey key = {}) noexcept {
+    for (auto& number : numbers_) number = next(key);
   }
 
-  /// Hash of bytes, for salts and digests.
-  [[nodiscard]] std::uint64_t bytes(const void* data, std::size_t size) const noexcept {
-    State s(key_);
-    const auto* from = static_cast<const unsigned char*>(data);
-    std::size_t left = size;
-    for (; left >= 8; left -= 8, from += 8) {
-      std::uint64_t word;
-      std::memcpy(&word, from, sizeof word);
-      s.absorb(word);
+  /// Hash of `seed`, the tokens and `extra`, in its upper 32 bits.
+  [[nodiscard]] std::uint64_t operator()(std::uint64_t seed, std::span<const std::int32_t> tokens,
+                                         std::uint64_t extra) const noexcept {
+    std::uint64_t sum = numbers_[0] + numbers_[1] * low(seed) + numbers_[2] * high(seed) +
+                        numbers_[3] * low(extra) + numbers_[4] * high(extra);
+    std::size_t done = 0;
+    while (true) {
+      const std::size_t count = tokens.size() - done < kTokens ? tokens.size() - done : kTokens;
+      for (std::size_t i = 0; i < count; ++i) {
+        sum += numbers_[kHead + i] * static_cast<std::uint32_t>(tokens[done + i]);
+      }
+      done += count;
+      if (done == tokens.size()) return sum;
+      sum = numbers_[5] + numbers_[6] * (sum >> 32);
     }
-    std::uint64_t last = std::uint64_t{size} << 56;
-    for (std::size_t i = 0; i < left; ++i) last |= std::uint64_t{from[i]} << (8 * i);
-    return s.finish(last);
+  }
+
+  /// Hash of bytes.
+  [[nodiscard]] std::uint64_t bytes(const void* data, std::size_t size) const noexcept {
+    const auto* from = static_cast<const unsigned char*>(data);
+    std::uint64_t sum = size;
+    for (std::size_t i = 0; i < size; ++i) {
+      sum = numbers_[7] + numbers_[8] * ((sum >> 32) ^ from[i]) + numbers_[9] * low(sum);
+    }
+    return sum;
   }
 
  private:
-  struct State {
-    std::uint64_t v0, v1, v2, v3;
+  static constexpr std::size_t kHead = 10;    // numbers for what comes before the tokens
+  static constexpr std::size_t kTokens = 64;  // tokens between two foldings
 
-    explicit State(HashKey key) noexcept
-        : v0(key.k0 ^ 0x736f6d6570736575ULL),
-          v1(key.k1 ^ 0x646f72616e646f6dULL),
-          v2(key.k0 ^ 0x6c7967656e657261ULL),
-          v3(key.k1 ^ 0x7465646279746573ULL) {}
+  static std::uint64_t low(std::uint64_t word) noexcept { return word & 0xffffffff; }
+  static std::uint64_t high(std::uint64_t word) noexcept { return word >> 32; }
 
-    void round() noexcept {
-      v0 += v1, v1 = std::rotl(v1, 13), v1 ^= v0, v0 = std::rotl(v0, 32);
-      v2 += v3, v3 = std::rotl(v3, 16), v3 ^= v2;
-      v0 += v3, v3 = std::rotl(v3, 21), v3 ^= v0;
-      v2 += v1, v1 = std::rotl(v1, 17), v1 ^= v2, v2 = std::rotl(v2, 32);
-    }
-    void absorb(std::uint64_t word) noexcept {
-      v3 ^= word;
-      round();
-      v0 ^= word;
-    }
-    std::uint64_t finish(std::uint64_t last) noexcept {
-      absorb(last);
-      v2 ^= 0xff;
-      round();
-      round();
-      round();
-      return v0 ^ v1 ^ v2 ^ v3;
-    }
-  };
+  /// The next number of a generator seeded by the key (xoroshiro128+, Blackman and Vigna, 2018).
+  static std::uint64_t next(HashKey& state) noexcept {
+    const std::uint64_t result = state.k0 + state.k1, mixed = state.k0 ^ state.k1;
+    state.k0 = (state.k0 << 24 | state.k0 >> 40) ^ mixed ^ mixed << 16;
+    state.k1 = mixed << 37 | mixed >> 27;
+    return result;
+  }
 
-  HashKey key_;
+  std::array<std::uint64_t, kHead + kTokens> numbers_;
 };
 
 }  // namespace pagedkv::inline v0_1::detail

@@ -111,8 +111,9 @@ class Batch {
   struct Row {
     std::uint64_t incarnation = 0;  // 0: nothing but padding
     std::uint64_t table_version = 0;
-    std::uint32_t entries = 0;   // of the table, padding not counted
+    std::size_t entries = 0;     // of the table, padding not counted
     std::size_t live_begin = 0;  // where its live blocks stand in kv_indices
+    std::size_t live = 0;        // how many there are
   };
   [[nodiscard]] Row& row(std::size_t g, std::size_t i) noexcept { return rows_[g * max_seqs_ + i]; }
 

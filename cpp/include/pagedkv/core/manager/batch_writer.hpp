@@ -21,126 +21,108 @@ class BatchWriter {
 
   void write(std::span<Sequence* const> sequences, std::span<const std::size_t> counts,
              std::size_t pad_to) {
-    const std::size_t n = sequences.size();
-    batch_.num_seqs = std::max(n, pad_to);
-    write_lengths(sequences, counts);
-    for (std::size_t g = 0; g < specs_.size(); ++g) {
-      if (specs_[g].kind == GroupKind::ssm) {
-        write_states(g, sequences);
-        continue;
-      }
-      write_slots(g, sequences, counts);
-      write_tables(g, sequences);
+    batch_.num_seqs = std::max(sequences.size(), pad_to);
+    batch_.max_query_len = batch_.max_seq_len = 0;
+    batch_.query_start_loc[0] = 0;
+    for (std::size_t g = 0; g < specs_.size(); ++g) batch_[g].kv_indptr[0] = 0;
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      write_row(i, *sequences[i], counts[i], at);
+      at += counts[i];
+    }
+    batch_.num_new_tokens = at;
+    for (std::size_t i = sequences.size(); i < batch_.num_seqs; ++i) pad_row(i);
+    const std::size_t padded = std::min(batch_.num_seqs, batch_.max_tokens());
+    for (std::size_t t = at; t < padded; ++t) {
+      batch_.positions[t] = 0;
+      for (std::size_t g = 0; g < specs_.size(); ++g) batch_[g].slot_mapping[t] = -1;
     }
   }
 
  private:
   static std::int32_t i32(std::size_t value) noexcept { return static_cast<std::int32_t>(value); }
 
-  void write_lengths(std::span<Sequence* const> sequences, std::span<const std::size_t> counts) {
-    std::size_t at = 0, longest_query = 0, longest = 0;
-    std::int32_t* positions = batch_.positions.data();
-    batch_.query_start_loc[0] = 0;
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      const std::size_t end = sequences[i]->scheduled, count = counts[i];
-      for (std::size_t p = end - count; p < end; ++p) positions[at++] = i32(p);
-      batch_.seq_lens[i] = i32(end);
-      batch_.query_start_loc[i + 1] = i32(at);
-      longest_query = std::max(longest_query, count);
-      longest = std::max(longest, end);
-    }
-    for (std::size_t i = sequences.size(); i < batch_.num_seqs; ++i) {
-      batch_.seq_lens[i] = 0;
-      batch_.query_start_loc[i + 1] = i32(at);
-    }
-    batch_.num_new_tokens = at;
-    batch_.max_query_len = longest_query;
-    batch_.max_seq_len = longest;
-  }
-
-  void write_slots(std::size_t g, std::span<Sequence* const> sequences,
-                   std::span<const std::size_t> counts) {
-    const std::size_t block_size = specs_[g].block_size;
-    std::int64_t* slots = batch_[g].slot_mapping.data();
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      const auto& blocks = sequences[i]->groups[g].blocks;
-      const std::size_t end = sequences[i]->scheduled;
-      for (std::size_t p = end - counts[i]; p < end;) {
-        const std::size_t stop = std::min(end, (p / block_size + 1) * block_size);
-        auto slot = std::int64_t{blocks[p / block_size]} * static_cast<std::int64_t>(block_size) +
-                    static_cast<std::int64_t>(p % block_size);
-        for (; p < stop; ++p) *slots++ = slot++;
-      }
-    }
-    // Padding rows have no new tokens; what is behind the last one says so too.
-    const auto used = static_cast<std::size_t>(slots - batch_[g].slot_mapping.data());
-    const std::size_t pad = std::min(batch_.num_seqs, batch_.max_tokens());
-    if (used < pad) std::fill(slots, batch_[g].slot_mapping.data() + pad, std::int64_t{-1});
-  }
-
-  void write_tables(std::size_t g, std::span<Sequence* const> sequences) {
-    GroupBatch& out = batch_[g];
-    const std::size_t width = batch_.max_blocks_per_seq();
-    const auto& spec = specs_[g];
-    std::size_t live = 0;
-    for (std::size_t i = 0; i < batch_.num_seqs; ++i) {
-      auto& row = batch_.row(g, i);
-      std::int32_t* table = out.block_tables.data() + i * width;
-      if (i >= sequences.size()) {
-        std::fill_n(table, row.entries, batch_.padding());
-        row = {};
-        set_live(out, i, live, live);
-        out.kv_last_page_len[i] = 0;
-        out.kv_start[i] = 0;
+  void write_row(std::size_t i, const Sequence& s, std::size_t count, std::size_t at) {
+    const std::size_t end = s.scheduled, first = end - count;
+    for (std::size_t t = 0; t < count; ++t) batch_.positions[at + t] = i32(first + t);
+    batch_.seq_lens[i] = i32(end);
+    batch_.query_start_loc[i + 1] = i32(at + count);
+    batch_.max_query_len = std::max(batch_.max_query_len, count);
+    batch_.max_seq_len = std::max(batch_.max_seq_len, end);
+    for (std::size_t g = 0; g < specs_.size(); ++g) {
+      const auto& group = s.groups[g];
+      if (specs_[g].kind == GroupKind::ssm) {
+        batch_[g].state_slots[i] = group.state_slot;
         continue;
       }
-      const Sequence& s = *sequences[i];
-      const auto& group = s.groups[g];
-      const std::size_t entries = std::min(ceil_div(s.scheduled, spec.block_size),
-                                           group.blocks.size());
-      const bool same = row.incarnation == s.incarnation && row.table_version == s.table_version;
-      const bool changed = !same || row.entries != entries;
-      if (changed) {
-        const std::size_t from = same ? std::min<std::size_t>(row.entries, entries) : 0;
-        copy_entries(table, group.blocks, from, entries);
-        if (row.entries > entries) {
-          std::fill_n(table + entries, row.entries - entries, batch_.padding());
-        }
-        row = {s.incarnation, s.table_version, static_cast<std::uint32_t>(entries), 0};
-      }
+      write_slots(specs_[g], group, first, end, batch_[g].slot_mapping.data() + at);
+      write_table(g, i, s, group);
+    }
+  }
+
+  static void write_slots(const GroupSpec& spec, const SequenceGroup& group, std::size_t first,
+                          std::size_t end, std::int64_t* slots) {
+    while (first < end) {
+      const std::size_t block = spec.block_of(first);
+      const std::size_t stop = std::min(end, (block + 1) * spec.block_size);
+      std::int64_t slot = spec.slot(group.blocks[block], first);
+      for (; first < stop; ++first) *slots++ = slot++;
+    }
+  }
+
+  void write_table(std::size_t g, std::size_t i, const Sequence& s, const SequenceGroup& group) {
+    GroupBatch& out = batch_[g];
+    Batch::Row& row = batch_.row(g, i);
+    const auto& spec = specs_[g];
+    const auto begin = static_cast<std::size_t>(out.kv_indptr[i]);
+    const std::size_t entries = std::min(spec.blocks_for(s.scheduled), group.blocks.size());
+    const bool same = row.incarnation == s.incarnation && row.table_version == s.table_version;
+    if (!same || row.entries != entries || row.live_begin != begin) {
+      write_entries(out, i, group, row, same ? std::min(row.entries, entries) : 0, entries);
+      row = {s.incarnation, s.table_version, entries, begin,
+             write_live(out, spec, group, begin, entries)};
       const std::size_t sinks = std::min(spec.sink_blocks(), entries);
       const std::size_t live_from = std::clamp(group.live_from, sinks, entries);
-      const std::size_t count = sinks + entries - live_from;
-      if (changed || row.live_begin != live) {
-        row.live_begin = live;
-        std::copy_n(group.blocks.data(), sinks, out.kv_indices.data() + live);
-        std::copy(group.blocks.data() + live_from, group.blocks.data() + entries,
-                  out.kv_indices.data() + live + sinks);
-      }
-      set_live(out, i, live, live + count);
-      live += count;
-      out.kv_last_page_len[i] =
-          entries == 0 ? 0 : i32(s.scheduled - (entries - 1) * spec.block_size);
       out.kv_start[i] = i32(live_from == sinks ? 0 : live_from * spec.block_size);
     }
+    out.kv_indptr[i + 1] = i32(begin + row.live);
+    out.kv_last_page_len[i] = entries == 0 ? 0 : i32(s.scheduled - (entries - 1) * spec.block_size);
   }
 
-  static void set_live(GroupBatch& out, std::size_t i, std::size_t begin, std::size_t end) {
-    out.kv_indptr[i] = i32(begin);
-    out.kv_indptr[i + 1] = i32(end);
-  }
-
-  void copy_entries(std::int32_t* table, const std::vector<std::int32_t>& blocks, std::size_t from,
-                    std::size_t to) const {
-    for (std::size_t i = from; i < to; ++i) {
-      table[i] = blocks[i] == kNoBlock ? batch_.padding() : blocks[i];
+  /// Table entries from `from` on, and padding where the row was longer.
+  void write_entries(GroupBatch& out, std::size_t i, const SequenceGroup& group,
+                     const Batch::Row& row, std::size_t from, std::size_t entries) const {
+    std::int32_t* table = out.block_tables.data() + i * batch_.max_blocks_per_seq();
+    for (std::size_t e = from; e < entries; ++e) {
+      table[e] = group.blocks[e] == kNoBlock ? batch_.padding() : group.blocks[e];
+    }
+    if (row.entries > entries) {
+      std::fill_n(table + entries, row.entries - entries, batch_.padding());
     }
   }
 
-  void write_states(std::size_t g, std::span<Sequence* const> sequences) {
-    for (std::size_t i = 0; i < batch_.num_seqs; ++i) {
-      batch_[g].state_slots[i] =
-          i < sequences.size() ? sequences[i]->groups[g].state_slot : batch_.padding();
+  /// The live blocks to `kv_indices` from `begin` on; returns how many there are.
+  static std::size_t write_live(GroupBatch& out, const GroupSpec& spec, const SequenceGroup& group,
+                                std::size_t begin, std::size_t entries) {
+    const std::size_t sinks = std::min(spec.sink_blocks(), entries);
+    const std::size_t live_from = std::clamp(group.live_from, sinks, entries);
+    std::int32_t* live = std::copy_n(group.blocks.data(), sinks, out.kv_indices.data() + begin);
+    std::copy(group.blocks.data() + live_from, group.blocks.data() + entries, live);
+    return sinks + entries - live_from;
+  }
+
+  void pad_row(std::size_t i) {
+    batch_.seq_lens[i] = 0;
+    batch_.query_start_loc[i + 1] = batch_.query_start_loc[i];
+    for (std::size_t g = 0; g < specs_.size(); ++g) {
+      GroupBatch& out = batch_[g];
+      Batch::Row& row = batch_.row(g, i);
+      std::fill_n(out.block_tables.data() + i * batch_.max_blocks_per_seq(), row.entries,
+                  batch_.padding());
+      row = {};
+      out.kv_indptr[i + 1] = out.kv_indptr[i];
+      out.kv_last_page_len[i] = out.kv_start[i] = 0;
+      out.state_slots[i] = batch_.padding();
     }
   }
 

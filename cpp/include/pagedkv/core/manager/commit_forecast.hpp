@@ -30,7 +30,7 @@ class CommitForecast {
       const auto& spec = store_.specs()[g];
       const std::size_t indexable = std::min(s.committed, s.known()) + 1;
       if (spec.kind == GroupKind::full_attention) {
-        blocks += indexable % spec.block_size == 0;
+        blocks += spec.offset_of(indexable) == 0;
       } else if (spec.kind == GroupKind::ssm) {
         blocks += indexable % spec.checkpoint_interval == 0;
       }

@@ -53,7 +53,7 @@ struct AddOptions {
 /// known; a block that is full, committed and known can be found by others. Every call takes the
 /// whole batch and is all or nothing. Decisions depend on the sequence of calls alone. One caller at
 /// a time; a second one gets an error.
-template <class Hash = detail::SipHash13>
+template <class Hash = detail::MultilinearHash>
 class BasicKVCacheManager {
  public:
   /// @throws ShapeError, CapacityError for options that make no sense; std::bad_alloc.
@@ -148,7 +148,12 @@ class BasicKVCacheManager {
     detail::expect_counts(where, num_new_tokens);
     counts_.assign(num_new_tokens.begin(), num_new_tokens.end());
     Batch& batch = expect_room(where, lookahead, out, pad_to, {});
-    hand_out(batch, lookahead, pad_to);
+    begin_step(batch);
+    for (std::size_t i = 0; i < call_.size(); ++i) {
+      blocks_.grow(*call_[i], counts_[i], lookahead, batch);
+      call_[i]->quiet = 0;
+    }
+    finish_step(batch, pad_to);
     return batch;
   }
 
@@ -159,6 +164,7 @@ class BasicKVCacheManager {
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), num_tokens.size());
     collect_running(where, ids);
+    for (Sequence* s : call_) s->quiet = 0;
     detail::expect_counts(where, num_tokens);
     for (std::size_t i = 0; i < ids.size(); ++i) {
       detail::expect_scheduled(where, *call_[i], static_cast<std::size_t>(num_tokens[i]));
@@ -174,7 +180,7 @@ class BasicKVCacheManager {
               std::span<const std::int32_t> counts = {}) {
     constexpr const char* where = "KVCacheManager.append";
     const auto held = exclusive_.hold(where);
-    collect(where, ids);
+    collect_to_change(where, ids);
     std::size_t total = 0;
     if (counts.empty()) {
       total = ids.size();
@@ -205,14 +211,27 @@ class BasicKVCacheManager {
     for (const Sequence* s : call_) detail::expect_scheduled(where, *s, 1);
     counts_.assign(ids.size(), 1);
     Batch& batch = expect_room(where, 0, out, pad_to, tokens);
-    for (Sequence* s : call_) blocks_.commit(*s, 1);
+    busy_.clear();
     for (std::size_t i = 0; i < ids.size(); ++i) {
       Sequence& s = *call_[i];
+      if (s.quiet != 0) {
+        --s.quiet;
+        ++s.committed;
+        s.tokens.push_back(tokens[i]);
+        ++s.scheduled;
+        continue;
+      }
+      blocks_.commit(s, 1);
       s.tokens.push_back(tokens[i]);
-      const std::size_t known = std::min(s.known(), s.committed);
-      if (known == s.known()) blocks_.index_full(s);
+      blocks_.index_full(s);
+      busy_.push_back(&s);
     }
-    hand_out(batch, 0, pad_to);
+    begin_step(batch);
+    for (Sequence* s : busy_) {
+      blocks_.grow(*s, 1, 0, batch);
+      blocks_.foresee_quiet(*s);
+    }
+    finish_step(batch, pad_to);
     return batch;
   }
 
@@ -224,7 +243,7 @@ class BasicKVCacheManager {
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), num_tokens.size());
     detail::expect_sizes(where, ids.size(), reached.size());
-    collect(where, ids);
+    collect_to_change(where, ids);
     detail::expect_counts(where, num_tokens);
     for (const Sequence* s : call_) detail::expect_not_swapped(where, *s);
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -244,6 +263,7 @@ class BasicKVCacheManager {
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), paths.size());
     collect_running(where, ids);
+    for (Sequence* s : call_) s->quiet = 0;
     for (const auto& spec : options_.groups) {
       if (spec.kind == GroupKind::ssm) {
         detail::throw_unsupported(where, "an ssm group; expected groups of attention alone");
@@ -259,7 +279,7 @@ class BasicKVCacheManager {
   void fork(SeqId id, SeqId new_id) {
     constexpr const char* where = "KVCacheManager.fork";
     const auto held = exclusive_.hold(where);
-    collect(where, {&id, 1});
+    collect_to_change(where, {&id, 1});
     detail::expect_not_swapped(where, *call_[0]);
     if (sequences_.find(new_id) != nullptr) detail::throw_taken(where, new_id);
     Sequence& copy = new_sequence(new_id);
@@ -281,6 +301,7 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.preempt";
     const auto held = exclusive_.hold(where);
     collect_running(where, ids);
+    for (Sequence* s : call_) s->quiet = 0;
     for (Sequence* s : call_) {
       blocks_.release(*s);
       s->status = detail::SequenceStatus::waiting;
@@ -296,6 +317,7 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.swap_out";
     const auto held = exclusive_.hold(where);
     collect_running(where, ids);
+    for (Sequence* s : call_) s->quiet = 0;
     std::size_t needed = 0;
     for (const Sequence* s : call_) {
       if (s->scheduled != s->committed) {
@@ -555,7 +577,7 @@ class BasicKVCacheManager {
     Sequence& s = sequences_.insert(id);
     s.incarnation = ++last_incarnation_;
     s.table_version = s.call = 0;
-    s.scheduled = s.committed = s.cached = 0;
+    s.scheduled = s.committed = s.cached = s.quiet = 0;
     s.groups.resize(options_.groups.size());
     s.status = detail::SequenceStatus::waiting;
     return s;
@@ -583,6 +605,11 @@ class BasicKVCacheManager {
       call_[i] = s;
     }
   }
+  /// For calls that change what the quiet steps of a sequence were foreseen from.
+  void collect_to_change(const char* where, std::span<const SeqId> ids) {
+    collect(where, ids);
+    for (Sequence* s : call_) s->quiet = 0;
+  }
   void collect(const char* where, std::span<const SeqId> ids, detail::SequenceStatus status,
                const char* expected) {
     collect(where, ids);
@@ -606,6 +633,11 @@ class BasicKVCacheManager {
     std::size_t needed = 0, most_held = 0, reserve = 0, tokens = 0, most_blocks = 0;
     for (std::size_t i = 0; i < call_.size(); ++i) {
       const Sequence& s = *call_[i];
+      if (s.quiet != 0 && !appended.empty()) {
+        most_blocks = std::max(most_blocks, s.table_length);
+        ++tokens;
+        continue;
+      }
       const std::size_t more = counts_[i] + lookahead;
       if (more > detail::kMaxTokens - s.scheduled) detail::throw_too_long(where, s, more);
       needed += blocks_.needed(s, more);
@@ -652,12 +684,11 @@ class BasicKVCacheManager {
 
   // --- doing ---
 
-  void hand_out(Batch& batch, std::size_t lookahead, std::size_t pad_to) {
+  void begin_step(Batch& batch) {
     store_.advance_step();
     for (std::size_t g = 0; g < options_.groups.size(); ++g) batch[g].copies.clear();
-    for (std::size_t i = 0; i < call_.size(); ++i) {
-      blocks_.grow(*call_[i], counts_[i], lookahead, batch);
-    }
+  }
+  void finish_step(Batch& batch, std::size_t pad_to) {
     for (std::size_t g = 0; g < options_.groups.size(); ++g) block_copies_ += batch[g].copies.size();
     detail::BatchWriter(batch, options_.groups).write(call_, counts_, pad_to);
   }
@@ -668,7 +699,7 @@ class BasicKVCacheManager {
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       const auto& group = s.groups[g];
       const std::size_t count = std::min(
-          detail::ceil_div(num_tokens, options_.groups[g].block_size), group.blocks.size());
+          options_.groups[g].blocks_for(num_tokens), group.blocks.size());
       for (std::size_t i = count; i-- > 0;) {
         if (group.blocks[i] != kNoBlock) blocks.push_back(static_cast<BlockId>(group.blocks[i]));
       }
@@ -708,6 +739,7 @@ class BasicKVCacheManager {
   mutable detail::CallGuard exclusive_;
   std::vector<Sequence*> call_;      // sequences of the call that is running
   std::vector<std::size_t> counts_;  // new tokens of each
+  std::vector<Sequence*> busy_;      // those of a step for which more than the lengths changes
   std::shared_ptr<Batch> own_batch_;
   Holds leases_;
   Holds pins_;

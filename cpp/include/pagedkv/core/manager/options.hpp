@@ -52,7 +52,7 @@ struct ManagerOptions {
   if (options.null_block && options.num_blocks == 0) detail::throw_zero(where, "num_blocks");
   for (auto& group : options.groups) {
     if (group.block_size == 0) group.block_size = options.block_size;
-    group.validate();
+    group.settle();
   }
   return options;
 }

@@ -103,7 +103,7 @@ class PrefixMatch {
     const auto& tree = store.tree(g);
     const auto& nodes = paths_[g].nodes;
     const auto present = [&](std::size_t d) { return tree[nodes[d]].block != kNoBlock; };
-    std::size_t blocks = std::min(nodes.size(), limit / spec.block_size);
+    std::size_t blocks = std::min(nodes.size(), spec.block_of(limit));
     if (spec.kind == GroupKind::ssm) {
       while (blocks != 0 && !present(blocks - 1)) --blocks;
     } else if (spec.kind == GroupKind::sliding_window) {
@@ -122,7 +122,7 @@ class PrefixMatch {
     // From the end: the first length whose whole window is there.
     while (blocks != 0) {
       const std::size_t from =
-          std::max(spec.first_visible(blocks * spec.block_size) / spec.block_size, sinks);
+          std::max(spec.block_of(spec.first_visible(blocks * spec.block_size)), sinks);
       std::size_t d = blocks;
       while (d > from && present(d - 1)) --d;
       if (d <= from) break;

@@ -69,7 +69,7 @@ class PrefixTree {
   /// A root for a salt; it stays until `remove_root`.
   NodeId add_root(std::uint32_t salt, std::string_view salt_bytes) {
     const NodeId id = new_node();
-    const auto key = detail::SipHash13().bytes(salt_bytes.data(), salt_bytes.size());
+    const auto key = detail::MultilinearHash().bytes(salt_bytes.data(), salt_bytes.size());
     node(id) = {.parent = kNoNode,
                 .first_child = kNoNode,
                 .next_sibling = kNoNode,
@@ -182,12 +182,10 @@ class PrefixTree {
   [[nodiscard]] static std::uint32_t next_key(std::uint32_t parent_key,
                                               std::span<const TokenId> tokens,
                                               std::string_view extras) noexcept {
-    constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15ULL;
-    std::uint64_t mixed = (parent_key + 1) * kOdd;
-    for (const TokenId token : tokens) {
-      mixed = (std::rotl(mixed, 25) ^ static_cast<std::uint32_t>(token)) * kOdd;
-    }
-    for (const char c : extras) mixed = (std::rotl(mixed, 25) ^ static_cast<unsigned char>(c)) * kOdd;
+    static const detail::MultilinearHash stable;
+    std::uint64_t extra = 0;
+    for (const char c : extras) extra = 31 * extra + static_cast<unsigned char>(c);
+    const std::uint64_t mixed = stable(parent_key, tokens, extra);
     return static_cast<std::uint32_t>(mixed >> 32);
   }
 
@@ -233,7 +231,7 @@ class PrefixTree {
   [[nodiscard]] std::size_t bucket(NodeId parent, const TokenId* tokens,
                                    std::string_view extras) const noexcept {
     const std::uint64_t extra = extras.empty() ? 0 : hash_.bytes(extras.data(), extras.size());
-    return hash_(static_cast<std::uint64_t>(parent), {tokens, block_size_}, extra) &
+    return hash_(static_cast<std::uint64_t>(parent), {tokens, block_size_}, extra) >> 32 &
            (buckets_.size() - 1);
   }
 

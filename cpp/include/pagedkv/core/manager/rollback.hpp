@@ -45,7 +45,7 @@ class Rollback {
   [[nodiscard]] bool has_window(const Sequence& s, std::size_t g, std::size_t length) const {
     const auto& group = s.groups[g];
     const auto& spec = store_.specs()[g];
-    const std::size_t from = spec.first_visible(length) / spec.block_size;
+    const std::size_t from = spec.block_of(spec.first_visible(length));
     const std::size_t to = std::min(group.live_from, group.blocks.size());
     for (std::size_t i = std::max(from, spec.sink_blocks()); i < to; ++i) {
       if (i * spec.block_size >= length) break;

@@ -64,7 +64,7 @@ struct SequenceGroup {
 template <class Group, class Visit>
 void for_each_leaving(const GroupSpec& spec, Group& group, std::size_t committed, Visit visit) {
   const std::size_t visible =
-      std::min(spec.first_visible(committed) / spec.block_size, group.blocks.size());
+      std::min(spec.block_of(spec.first_visible(committed)), group.blocks.size());
   for (std::size_t i = std::max(group.live_from, spec.sink_blocks()); i < visible; ++i) {
     if (group.blocks[i] != kNoBlock) visit(group.blocks[i]);
   }
@@ -79,6 +79,8 @@ struct Sequence {
   std::size_t scheduled = 0;
   std::size_t committed = 0;
   std::size_t cached = 0;  // tokens that the last acquire found
+  std::size_t quiet = 0;   // decode steps to come that change its lengths alone
+  std::size_t table_length = 0;  // entries of its longest table, as scheduled
   std::vector<SequenceGroup> groups;
   std::vector<BlockId> copy_sources;  // held until the copies out of them are committed
   std::vector<Extra> extras;

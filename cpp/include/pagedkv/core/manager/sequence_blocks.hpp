@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -36,7 +37,7 @@ class SequenceBlocks {
         blocks += num_tokens != 0 && group.state_slot == kNoBlock && !can_take_over(group) ? 1 : 0;
         continue;
       }
-      const std::size_t total = ceil_div(s.scheduled + num_tokens, spec.block_size);
+      const std::size_t total = spec.blocks_for(s.scheduled + num_tokens);
       if (total > group.blocks.size()) blocks += total - group.blocks.size();
       if (num_tokens != 0 && copies_tail(s, spec, group)) ++blocks;
     }
@@ -48,7 +49,7 @@ class SequenceBlocks {
     std::size_t longest = 0;
     for (const auto& spec : store_.specs()) {
       if (spec.kind == GroupKind::ssm) continue;
-      longest = std::max(longest, ceil_div(s.scheduled + num_tokens, spec.block_size));
+      longest = std::max(longest, spec.blocks_for(s.scheduled + num_tokens));
     }
     return longest;
   }
@@ -68,6 +69,26 @@ class SequenceBlocks {
       }
     }
     s.scheduled += num_tokens;
+  }
+
+  /// Counts the decode steps that will need no block, complete none and leave none.
+  void foresee_quiet(Sequence& s) const noexcept {
+    s.quiet = 0;
+    s.table_length = table_length(s, 0);
+    std::size_t quiet = s.copy_sources.empty() ? std::numeric_limits<std::size_t>::max() : 0;
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      const auto& spec = store_.specs()[g];
+      const auto& group = s.groups[g];
+      if (spec.kind != GroupKind::full_attention) return;
+      if (!group.tail_is_own) return;
+      const std::size_t offset = spec.offset_of(s.scheduled);
+      quiet = std::min(quiet, offset == 0 ? 0 : spec.block_size - offset);
+      if (caching_ && s.store) {
+        const std::size_t indexable = std::min(s.committed, s.known());
+        quiet = std::min(quiet, (group.indexed + 1) * spec.block_size - indexable - 1);
+      }
+    }
+    s.quiet = quiet;
   }
 
   // --- tokens written, tokens known ---
@@ -99,11 +120,9 @@ class SequenceBlocks {
   void accept(Sequence& s, std::span<const std::int32_t> path,
               std::vector<std::vector<SlotMove>>& moves) {
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      const std::size_t block_size = store_.specs()[g].block_size;
+      const auto& spec = store_.specs()[g];
       const auto slot = [&](std::size_t position) {
-        return std::int64_t{s.groups[g].blocks[position / block_size]} *
-                   static_cast<std::int64_t>(block_size) +
-               static_cast<std::int64_t>(position % block_size);
+        return spec.slot(s.groups[g].blocks[spec.block_of(position)], position);
       };
       for (std::size_t i = 0; i < path.size(); ++i) {
         const auto from = static_cast<std::size_t>(path[i]);
@@ -261,7 +280,7 @@ class SequenceBlocks {
         if (target.state_source != kNoBlock) store_.ref(static_cast<BlockId>(target.state_source));
       } else {
         const std::size_t shared =
-            std::min(ceil_div(from.committed, spec.block_size), source.blocks.size());
+            std::min(spec.blocks_for(from.committed), source.blocks.size());
         target.blocks.assign(source.blocks.begin(),
                              source.blocks.begin() + static_cast<std::ptrdiff_t>(shared));
         for (const std::int32_t b : target.blocks) {
@@ -296,8 +315,8 @@ class SequenceBlocks {
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       const auto& spec = store_.specs()[g];
       auto& group = s.groups[g];
-      const auto path = match.path(g).first(match.full_tokens() / spec.block_size);
-      const std::size_t visible = spec.first_visible(match.full_tokens()) / spec.block_size;
+      const auto path = match.path(g).first(spec.block_of(match.full_tokens()));
+      const std::size_t visible = spec.block_of(spec.first_visible(match.full_tokens()));
       for (std::size_t d = 0; d < path.size(); ++d) {
         const std::int32_t block = store_.tree(g)[path[d]].block;
         const bool last = d + 1 == path.size();
@@ -343,8 +362,8 @@ class SequenceBlocks {
   /// The next token goes into a block that somebody else relies on.
   [[nodiscard]] bool copies_tail(const Sequence& s, const GroupSpec& spec,
                                  const SequenceGroup& group) const noexcept {
-    if (s.scheduled % spec.block_size == 0 || group.tail_is_own) return false;
-    const std::size_t tail = s.scheduled / spec.block_size;
+    if (spec.offset_of(s.scheduled) == 0 || group.tail_is_own) return false;
+    const std::size_t tail = spec.block_of(s.scheduled);
     return tail < group.blocks.size() && !is_own(group.blocks[tail]);
   }
 
@@ -360,12 +379,12 @@ class SequenceBlocks {
       group.blocks.push_back(copy_into_new(group.partial_source));
       group.partial_source = kNoBlock;
     } else if (copies_tail(s, spec, group)) {
-      auto& tail = group.blocks[s.scheduled / spec.block_size];
+      auto& tail = group.blocks[spec.block_of(s.scheduled)];
       tail = copy_into_new(tail);
       ++s.table_version;
     }
     group.tail_is_own = true;
-    const std::size_t total = ceil_div(s.scheduled + more, spec.block_size);
+    const std::size_t total = spec.blocks_for(s.scheduled + more);
     while (group.blocks.size() < total) {
       group.blocks.push_back(static_cast<std::int32_t>(store_.take()));
     }
@@ -449,7 +468,7 @@ class SequenceBlocks {
     });
     group.live_from = std::max(
         group.live_from,
-        std::min(spec.first_visible(s.committed) / spec.block_size, group.blocks.size()));
+        std::min(spec.block_of(spec.first_visible(s.committed)), group.blocks.size()));
     if (changed) ++s.table_version;
   }
 
@@ -457,7 +476,7 @@ class SequenceBlocks {
   void cut(Sequence& s, std::size_t g, std::size_t length) {
     auto& group = s.groups[g];
     const auto& spec = store_.specs()[g];
-    const std::size_t full = length / spec.block_size;
+    const std::size_t full = spec.block_of(length);
     if (spec.kind == GroupKind::ssm) {
       const std::int32_t source = full == 0 ? kNoBlock : rollback_.block_on_path(s, g, full - 1);
       if (source != kNoBlock) {
@@ -473,7 +492,7 @@ class SequenceBlocks {
         store_.unref(static_cast<BlockId>(group.partial_source));
         group.partial_source = kNoBlock;
       }
-      drop_table_from(group, ceil_div(length, spec.block_size), full, s.ttl);
+      drop_table_from(group, spec.blocks_for(length), full, s.ttl);
       if (spec.kind == GroupKind::sliding_window) reenter_window(s, g, length);
       group.tail_is_own = false;
     }
@@ -489,7 +508,7 @@ class SequenceBlocks {
   void reenter_window(Sequence& s, std::size_t g, std::size_t length) {
     auto& group = s.groups[g];
     const auto& spec = store_.specs()[g];
-    const std::size_t from = spec.first_visible(length) / spec.block_size;
+    const std::size_t from = spec.block_of(spec.first_visible(length));
     if (from >= group.live_from) return;
     for (std::size_t i = std::max(from, spec.sink_blocks()); i < group.blocks.size(); ++i) {
       if (group.blocks[i] != kNoBlock) continue;
