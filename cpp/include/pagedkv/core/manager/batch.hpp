@@ -117,6 +117,14 @@ class Batch {
   };
   [[nodiscard]] Row& row(std::size_t g, std::size_t i) noexcept { return rows_[g * max_seqs_ + i]; }
 
+  /// To be called before it is filled: by another manager than the last time, rows hold nothing that
+  /// can be known.
+  void fill_by(std::uint64_t manager) noexcept {
+    if (filled_by_ == manager) return;
+    for (Row& row : rows_) row.incarnation = 0;
+    filled_by_ = manager;
+  }
+
  private:
   struct Layout {
     template <class Take>
@@ -154,6 +162,7 @@ class Batch {
   detail::Storage own_;
   std::vector<GroupBatch> groups_;
   std::vector<Row> rows_;  // [num_groups, max_seqs]
+  std::uint64_t filled_by_ = 0;
 };
 
 }  // namespace pagedkv::inline v0_1

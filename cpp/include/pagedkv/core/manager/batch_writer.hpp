@@ -21,6 +21,7 @@ class BatchWriter {
 
   void write(std::span<Sequence* const> sequences, std::span<const std::size_t> counts,
              std::size_t pad_to) {
+    rows_before_ = batch_.num_seqs;
     batch_.num_seqs = std::max(sequences.size(), pad_to);
     batch_.max_query_len = batch_.max_seq_len = 0;
     batch_.query_start_loc[0] = 0;
@@ -77,7 +78,8 @@ class BatchWriter {
     const auto begin = static_cast<std::size_t>(out.kv_indptr[i]);
     const std::size_t entries = std::min(spec.blocks_for(s.scheduled), group.blocks.size());
     const bool same = row.incarnation == s.incarnation && row.table_version == s.table_version;
-    if (!same || row.entries != entries || row.live_begin != begin) {
+    // Rows that were not filled the last time may have had their live blocks overwritten then.
+    if (!same || row.entries != entries || row.live_begin != begin || i >= rows_before_) {
       write_entries(out, i, group, row, same ? std::min(row.entries, entries) : 0, entries);
       row = {s.incarnation, s.table_version, entries, begin,
              write_live(out, spec, group, begin, entries)};
@@ -128,6 +130,7 @@ class BatchWriter {
 
   Batch& batch_;
   const std::vector<GroupSpec>& specs_;
+  std::size_t rows_before_ = 0;
 };
 
 }  // namespace pagedkv::inline v0_1::detail

@@ -2,6 +2,7 @@
 
 // What a call checks before anything changes.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -87,7 +88,16 @@ inline void expect_scheduled(const char* where, const Sequence& s, std::size_t n
   }
 }
 
-/// `path` names accepted drafts: increasing offsets into what is scheduled and not committed.
+inline void expect_all_committed(const char* where, const Sequence& s) {
+  if (s.scheduled != s.committed) [[unlikely]] {
+    throw_capacity(where, "sequence " + std::to_string(s.id) + " with " +
+                              std::to_string(s.scheduled - s.committed) +
+                              " tokens that are scheduled and not committed; expected none");
+  }
+}
+
+/// `path` names accepted drafts: increasing offsets into what is scheduled and not committed. Tokens
+/// that are known stay in their places, or the index would hold what others computed.
 inline void expect_path(const char* where, const Sequence& s,
                         std::span<const std::int32_t> path) {
   std::int64_t before = -1;
@@ -99,6 +109,14 @@ inline void expect_path(const char* where, const Sequence& s,
                              " tokens that are scheduled and not committed");
     }
     before = offset;
+  }
+  const std::size_t known = s.known() - std::min(s.known(), s.committed);
+  for (std::size_t i = 0; i < std::min(known, path.size()); ++i) {
+    if (static_cast<std::size_t>(path[i]) != i) {
+      throw_shape(where, "offset " + std::to_string(path[i]) + " at place " + std::to_string(i) +
+                             " of sequence " + std::to_string(s.id) + "; expected " +
+                             std::to_string(i) + ", because the token there is known");
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -124,10 +125,13 @@ class BasicKVCacheManager {
     detail::expect_sizes(where, ids.size(), num_new_tokens.size());
     collect_running(where, ids);
     detail::expect_counts(where, num_new_tokens);
-    std::size_t needed = 0;
+    std::size_t needed = 0, reserve = 0;
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      needed += blocks_.needed(*call_[i], static_cast<std::size_t>(num_new_tokens[i]));
-      if (needed + reserve_for(*call_[i]) > store_.available()) return i;
+      const auto count = static_cast<std::size_t>(num_new_tokens[i]);
+      const std::size_t blocks = blocks_.needed(*call_[i], count);
+      needed += blocks;
+      if (blocks != 0) reserve = std::max(reserve, reserve_for(call_[i]->committed));
+      if (needed + reserve > store_.available()) return i;
     }
     return ids.size();
   }
@@ -264,10 +268,8 @@ class BasicKVCacheManager {
     detail::expect_sizes(where, ids.size(), paths.size());
     collect_running(where, ids);
     for (Sequence* s : call_) s->quiet = 0;
-    for (const auto& spec : options_.groups) {
-      if (spec.kind == GroupKind::ssm) {
-        detail::throw_unsupported(where, "an ssm group; expected groups of attention alone");
-      }
+    if (has_ssm()) {
+      detail::throw_unsupported(where, "an ssm group; expected groups of attention alone");
     }
     for (std::size_t i = 0; i < ids.size(); ++i) detail::expect_path(where, *call_[i], paths[i]);
     std::vector<std::vector<SlotMove>> moves(options_.groups.size());
@@ -276,11 +278,14 @@ class BasicKVCacheManager {
   }
 
   /// A copy of a sequence that shares every block of what it has committed.
+  /// @throws CapacityError with an ssm group for a sequence with scheduled tokens that are not
+  ///         committed: its state may have gone past what the copy would know.
   void fork(SeqId id, SeqId new_id) {
     constexpr const char* where = "KVCacheManager.fork";
     const auto held = exclusive_.hold(where);
     collect_to_change(where, {&id, 1});
     detail::expect_not_swapped(where, *call_[0]);
+    if (has_ssm()) detail::expect_all_committed(where, *call_[0]);
     if (sequences_.find(new_id) != nullptr) detail::throw_taken(where, new_id);
     Sequence& copy = new_sequence(new_id);
     Sequence& s = *sequences_.find(id);
@@ -320,12 +325,7 @@ class BasicKVCacheManager {
     for (Sequence* s : call_) s->quiet = 0;
     std::size_t needed = 0;
     for (const Sequence* s : call_) {
-      if (s->scheduled != s->committed) {
-        detail::throw_capacity(where, "sequence " + std::to_string(s->id) + " with " +
-                                          std::to_string(s->scheduled - s->committed) +
-                                          " tokens that are scheduled and not committed; expected "
-                                          "none");
-      }
+      detail::expect_all_committed(where, *s);
       needed += blocks_.num_held(*s);
     }
     if (needed > host_.free_count()) detail::throw_exhausted(where, needed, host_.free_count());
@@ -393,7 +393,10 @@ class BasicKVCacheManager {
   }
 
   /// What `schedule` and `step` fill for callers that bring no batch; null before the first time.
-  [[nodiscard]] std::shared_ptr<Batch> own_batch() const noexcept { return own_batch_; }
+  [[nodiscard]] std::shared_ptr<Batch> own_batch() const {
+    const auto held = exclusive_.hold("KVCacheManager.own_batch");
+    return own_batch_;
+  }
 
   // --- holding on ---
 
@@ -519,7 +522,10 @@ class BasicKVCacheManager {
     if (held.state_slot != kNoBlock) return {held.state_slot};
     return held.blocks;
   }
-  [[nodiscard]] bool contains(SeqId id) const noexcept { return sequences_.find(id) != nullptr; }
+  [[nodiscard]] bool contains(SeqId id) const {
+    const auto held = exclusive_.hold("KVCacheManager.contains");
+    return sequences_.find(id) != nullptr;
+  }
   [[nodiscard]] std::size_t num_sequences() const noexcept { return sequences_.size(); }
   /// Blocks that `schedule` could take: unused ones, and cached ones that nobody holds.
   [[nodiscard]] std::size_t num_free_blocks() const noexcept { return store_.available(); }
@@ -544,11 +550,15 @@ class BasicKVCacheManager {
   }
   /// Counters of one salt alone.
   [[nodiscard]] ReuseCounts salt_stats(std::string_view salt) const {
+    const auto held = exclusive_.hold("KVCacheManager.salt_stats");
     const auto number = store_.find_salt(salt);
     return number ? store_.salts()[*number].reuse : ReuseCounts{};
   }
   /// What entered and left the prefix index since the last call, in order.
-  [[nodiscard]] std::vector<CacheEvent> take_events() { return store_.events().take(); }
+  [[nodiscard]] std::vector<CacheEvent> take_events() {
+    const auto held = exclusive_.hold("KVCacheManager.take_events");
+    return store_.events().take();
+  }
   [[nodiscard]] std::size_t memory_bytes() const noexcept { return store_.memory_bytes(); }
   [[nodiscard]] const ManagerOptions& options() const noexcept { return options_; }
 
@@ -567,10 +577,22 @@ class BasicKVCacheManager {
   using Sequence = detail::Sequence;
   using Holds = std::unordered_map<std::uint64_t, std::vector<BlockId>>;
 
+  /// Tells the managers of a process apart for the batches they fill; no decision depends on it.
+  static std::uint64_t next_number() noexcept {
+    static std::atomic<std::uint64_t> last = 0;
+    return ++last;
+  }
+
   static detail::HashKey random_key() {
     std::random_device random;
     const auto word = [&] { return std::uint64_t{random()} << 32 | random(); };
     return {word(), word()};
+  }
+
+  [[nodiscard]] bool has_ssm() const noexcept {
+    return std::ranges::any_of(options_.groups, [](const GroupSpec& spec) {
+      return spec.kind == GroupKind::ssm;
+    });
   }
 
   Sequence& new_sequence(SeqId id) {
@@ -619,9 +641,9 @@ class BasicKVCacheManager {
     collect(where, ids, detail::SequenceStatus::running, "that is running (acquire it first)");
   }
 
-  /// Blocks that must stay free beside what `s` takes.
-  [[nodiscard]] std::size_t reserve_for(const Sequence& s) const noexcept {
-    if (s.committed != 0 || options_.watermark == 0.0) return 0;
+  /// Blocks that must stay free beside what a sequence of that committed length takes.
+  [[nodiscard]] std::size_t reserve_for(std::size_t committed) const noexcept {
+    if (committed != 0 || options_.watermark == 0.0) return 0;
     return static_cast<std::size_t>(
         std::ceil(options_.watermark * static_cast<double>(store_.capacity())));
   }
@@ -640,9 +662,10 @@ class BasicKVCacheManager {
       }
       const std::size_t more = counts_[i] + lookahead;
       if (more > detail::kMaxTokens - s.scheduled) detail::throw_too_long(where, s, more);
-      needed += blocks_.needed(s, more);
+      const std::size_t blocks = blocks_.needed(s, more);
+      needed += blocks;
       if (!appended.empty()) most_held += forecast_.most_held_by_commit(s);
-      reserve = std::max(reserve, reserve_for(s));
+      if (blocks != 0) reserve = std::max(reserve, reserve_for(s.committed + !appended.empty()));
       tokens += counts_[i];
       most_blocks = std::max(most_blocks, blocks_.table_length(s, more));
     }
@@ -686,6 +709,7 @@ class BasicKVCacheManager {
 
   void begin_step(Batch& batch) {
     store_.advance_step();
+    batch.fill_by(number_);
     for (std::size_t g = 0; g < options_.groups.size(); ++g) batch[g].copies.clear();
   }
   void finish_step(Batch& batch, std::size_t pad_to) {
@@ -700,12 +724,12 @@ class BasicKVCacheManager {
       const auto& group = s.groups[g];
       const std::size_t count = std::min(
           options_.groups[g].blocks_for(num_tokens), group.blocks.size());
+      auto shadow = group.shadows.rbegin();
       for (std::size_t i = count; i-- > 0;) {
+        // What is above them in the index stays too.
+        while (shadow != group.shadows.rend() && shadow->depth > i) ++shadow;
+        if (shadow != group.shadows.rend() && shadow->depth == i) blocks.push_back(shadow->block);
         if (group.blocks[i] != kNoBlock) blocks.push_back(static_cast<BlockId>(group.blocks[i]));
-      }
-      // What is above them in the index stays too.
-      for (const auto& shadow : group.shadows) {
-        if (shadow.depth < count) blocks.push_back(shadow.block);
       }
       for (const std::int32_t b : {group.state_slot, group.state_source}) {
         if (b != kNoBlock && num_tokens != 0) blocks.push_back(static_cast<BlockId>(b));
@@ -743,6 +767,7 @@ class BasicKVCacheManager {
   std::shared_ptr<Batch> own_batch_;
   Holds leases_;
   Holds pins_;
+  std::uint64_t number_ = next_number();
   std::uint64_t last_lease_ = 0;
   std::uint64_t last_incarnation_ = 0;
   std::uint64_t last_call_ = 0;

@@ -95,7 +95,7 @@ class SequenceBlocks {
 
   void commit(Sequence& s, std::size_t num_tokens) {
     s.committed += num_tokens;
-    if (!s.copy_sources.empty()) drop_copy_sources(s);
+    if (num_tokens != 0 && !s.copy_sources.empty()) drop_copy_sources(s);
     index_full(s);
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       if (store_.specs()[g].kind == GroupKind::sliding_window) leave_window(s, g);
@@ -421,10 +421,11 @@ class SequenceBlocks {
 
     NodeId node = tree.find(group.cursor, tokens, extras);
     if (node == kNoNode) node = tree.insert(group.cursor, tokens, extras);
+    store_.add_cursor(g, node);  // first: what a full salt evicts below must not take it along
     const std::int32_t held = tree[node].block;
     if (held == kNoBlock && own != kNoBlock) {
       if (!store_.attach(g, node, static_cast<BlockId>(own), group.indexed, s.priority)) {
-        tree.prune(node);
+        store_.drop_cursor(g, node);
         s.store = false;  // the salt is full: what follows could not be reached either
         return false;
       }
@@ -432,9 +433,9 @@ class SequenceBlocks {
       // Somebody computed the same block first; his stays the entry. It is held, so that the path to
       // what this sequence adds below cannot be evicted.
       store_.ref(static_cast<BlockId>(held));
+      store_.raise_priority(static_cast<BlockId>(held), s.priority);
       group.shadows.push_back({group.indexed, static_cast<BlockId>(held)});
     }
-    store_.add_cursor(g, node);
     store_.drop_cursor(g, group.cursor);
     group.cursor = node;
     ++group.indexed;
