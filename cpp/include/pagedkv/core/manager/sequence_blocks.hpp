@@ -424,9 +424,12 @@ class SequenceBlocks {
     store_.add_cursor(g, node);  // first: what a full salt evicts below must not take it along
     const std::int32_t held = tree[node].block;
     if (held == kNoBlock && own != kNoBlock) {
-      if (!store_.attach(g, node, static_cast<BlockId>(own), group.indexed, s.priority)) {
+      // Others that hold this block do not hold the shadows above it: below them it must stay out.
+      const bool is_reachable = group.shadows.empty() || store_.refs(static_cast<BlockId>(own)) == 1;
+      if (!is_reachable ||
+          !store_.attach(g, node, static_cast<BlockId>(own), group.indexed, s.priority)) {
         store_.drop_cursor(g, node);
-        s.store = false;  // the salt is full: what follows could not be reached either
+        s.store = false;  // or the salt is full; what follows could not be reached either
         return false;
       }
     } else if (held != own && spec.kind == GroupKind::full_attention) {
