@@ -295,3 +295,72 @@ def test_a_quick_run_draws_no_progress():
     stream = Terminal()
     ProgressBar(stream)("paged", 3, 12)
     assert stream.getvalue() == ""
+
+
+def policy_figures(tmp_path, *arguments):
+    path = tmp_path / "rates.json"
+    assert main(["replay", *arguments, "--json", str(path)]) == 0
+    return json.loads(path.read_text())
+
+
+def test_policies_are_compared_over_capacities(tmp_path, capsys):
+    report = policy_figures(
+        tmp_path, MOONCAKE, "--policy", "lru,belady,lru", "--capacity", "10,200"
+    )
+    assert list(report["hit_rates"]) == ["lru", "belady"]
+    assert list(report["hit_rates"]["lru"]) == ["10", "200"]
+    assert report["requests"] == 12
+    # The 12 prompts have their first block in common, and nothing else.
+    assert report["hit_rates"]["lru"]["200"] == report["infinite_hit_rate"]
+    assert report["hits"]["belady"]["200"] == 11
+    out, err = capsys.readouterr()
+    assert out.count("\nlru ") == 1
+    assert err == ""
+
+
+def test_a_policy_replay_takes_the_first_requests_only(tmp_path):
+    arguments = [MOONCAKE, "--policy", "lru", "--capacity", "200", "--block-size", "512"]
+    assert policy_figures(tmp_path, *arguments, "--limit", "3")["requests"] == 3
+
+
+@pytest.mark.filterwarnings("default")
+def test_hit_rates_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    path = tmp_path / "rates.svg"
+    arguments = [MOONCAKE, "--policy", "lru", "--capacity", "10,20", "--plot", str(path)]
+    assert main(["replay", *arguments]) == 0
+    assert b"<svg" in path.read_bytes()
+
+
+def test_a_policy_replay_refuses_what_it_cannot_use(capsys):
+    both = ["--policy", "lru", "--capacity", "10"]
+    assert "--policy without --capacity" in refused(capsys, MOONCAKE, *both[:2])
+    assert "--capacity without --policy" in refused(capsys, MOONCAKE, *both[2:])
+    assert "without TRACE" in refused(capsys, *both)
+    assert "--verify with --policy" in refused(capsys, MOONCAKE, *both, "--verify")
+    assert "--step-ms with --policy" in refused(capsys, MOONCAKE, *both, "--step-ms", "3")
+    assert "policy 'mru'" in refused(capsys, MOONCAKE, "--policy", "mru", "--capacity", "9")
+    assert "has no hash_ids" in refused(capsys, AZURE, *both)
+
+
+@pytest.mark.parametrize("value", ["", "0", "3,", "3,x", "3;4"])
+def test_capacities_that_cannot_be_are_refused(value, capsys):
+    with pytest.raises(SystemExit):
+        main(["replay", MOONCAKE, "--policy", "lru", f"--capacity={value}"])
+    assert "argument --capacity" in capsys.readouterr().err
+
+
+def test_requests_without_hash_ids_are_skipped_or_refused_when_strict(tmp_path, capsys):
+    path = tmp_path / "some.jsonl"
+    line = {"timestamp": 0, "input_length": 5, "output_length": 5}
+    lines = [line | {"hash_ids": [1]}, line, line | {"hash_ids": [True]}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = [str(path), "--policy", "lru", "--capacity", "10"]
+    report = policy_figures(tmp_path, *arguments)
+    assert report["requests"] == 1
+    assert report["skipped_lines"] == 2
+    skipped = capsys.readouterr().err.splitlines()
+    assert skipped[0].startswith("pagedkv: skipped line 2: hash_ids is missing")
+    assert skipped[1].startswith("pagedkv: skipped line 3: hash_ids is [True]")
+    assert "line 3: hash_ids" in refused(capsys, *arguments, "--strict")
+    assert "line 2: hash_ids" in refused(capsys, *arguments, "--strict", "--limit", "2")

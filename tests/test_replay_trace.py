@@ -25,8 +25,24 @@ def test_a_mooncake_sample_is_read():
     trace = read_trace(DATA / "mooncake_sample.jsonl")
     assert trace.format == "mooncake"
     assert len(trace.requests) == 12
-    assert trace.requests[0] == Request(1, 0.0, 6758, 500)
+    assert trace.requests[0] == Request(1, 0.0, 6758, 500, tuple(range(14)))
     assert trace.skipped == []
+
+
+def test_hash_ids_of_any_kind_are_kept_and_none_are_none():
+    lines = [mooncake().replace(b"}", b', "hash_ids": [7, "a", -1]}'), mooncake()]
+    assert [request.hash_ids for request in parse_trace(lines, "t").requests] == [
+        (7, "a", -1),
+        None,
+    ]
+
+
+@pytest.mark.parametrize("value", ["7", "[1.5]", "[true]", "[[1]]", '{"0": 1}'])
+def test_hash_ids_that_are_no_list_of_ids_break_the_line(value):
+    line = mooncake().replace(b"}", f', "hash_ids": {value}}}'.encode())
+    trace = parse_trace([mooncake(), line], "t")
+    assert [broken.number for broken in trace.skipped] == [2]
+    assert trace.skipped[0].reason.endswith("; expected a list of integers or strings")
 
 
 def test_an_azure_sample_is_read_with_times_since_its_first_request():

@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 
-__all__ = ["memory_size", "positive_float", "positive_int", "seed_int"]
+__all__ = ["memory_size", "names", "positive_float", "positive_int", "positive_ints", "seed_int"]
 
 # Block ids are 32-bit; no count that is given here needs more.
 MAX_COUNT = 2**31 - 1
@@ -26,6 +26,19 @@ def positive_int(text: str) -> int:
     if value is None or not 1 <= value <= MAX_COUNT:
         raise argparse.ArgumentTypeError(f"'{text:.40}'; expected an integer, 1 or more")
     return value
+
+
+def positive_ints(text: str) -> list[int]:
+    """Counts with commas between them, each once, in their order."""
+    return list(dict.fromkeys(positive_int(part) for part in text.split(",")))
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them, each once, in their order."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"'{text:.40}'; expected names with commas between them")
+    return list(dict.fromkeys(parts))
 
 
 def seed_int(text: str) -> int:

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from pagedkv.cli import replay_policies
 from pagedkv.cli.arguments import memory_size, positive_float, positive_int, seed_int
 from pagedkv.cli.output import OutputFile
 from pagedkv.cli.progress import ProgressBar
 from pagedkv.replay import (
     DEFAULT_BLOCKS,
     DEFAULT_REQUESTS,
+    BrokenLine,
     CacheShape,
     ReplayConfig,
     ReplayError,
@@ -38,7 +40,10 @@ Replay a trace of requests through the block allocator, the block tables and the
 engine with continuous batching would, and once more with contiguous reservation of the maximum
 length a request, in the same memory. TRACE is JSON lines with timestamp (ms), input_length and
 output_length (Mooncake), or CSV with TIMESTAMP, ContextTokens and GeneratedTokens (Azure); without
-it, a workload is made from the length statistics of two public services."""
+it, a workload is made from the length statistics of two public services.
+
+With --policy and --capacity: no engine, but how many of the blocks of the trace's prompts
+(hash_ids, 512 tokens each) would have hit in a prefix cache, by policy and size."""
 
 EPILOG = """\
 the engine: its clock is the step. A request arrives at step floor(timestamp / step-ms) and waits
@@ -112,6 +117,11 @@ def add_parser(commands: Any) -> None:
         metavar="MS",
         help="duration of a step (default 25)",
     )
+    replay_policies.add_arguments(
+        parser.add_argument_group(
+            "policies", "Hit rates instead of an engine: one request at a time, prompts alone."
+        )
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--verify",
@@ -122,9 +132,10 @@ def add_parser(commands: Any) -> None:
     output.add_argument(
         "--plot",
         metavar="FILE",
-        help=f"draw utilization over time ({', '.join(PLOT_SUFFIXES)}; needs matplotlib)",
+        help="draw utilization over time, or with --policy hit rate over capacity "
+        f"({', '.join(PLOT_SUFFIXES)}; needs matplotlib)",
     )
-    parser.set_defaults(run=run, fail=parser.error)
+    parser.set_defaults(run=run, defaults=parser.get_default)
 
 
 def _add_memory(group: argparse._ArgumentGroup) -> None:
@@ -175,6 +186,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the replay; the exit code says whether all went well."""
+    by_policy = arguments.policy is not None or arguments.capacity is not None
+    if by_policy:
+        replay_policies.check(arguments)
     config = _config(arguments)
     with ExitStack() as stack:
         outputs = {
@@ -184,6 +198,10 @@ def run(arguments: argparse.Namespace) -> int:
         }
         _check_outputs(arguments, outputs)
         trace = _trace(arguments)
+        if by_policy:
+            blocks = replay_policies.prompts(arguments, trace)
+            _report_skipped(trace, blocks.skipped)
+            return replay_policies.run(arguments, trace, blocks, outputs)
         _report_refused(arguments, trace, config)
         result = _replay(trace, config)
         print(as_text(result))
@@ -260,10 +278,15 @@ def _report_refused(arguments: argparse.Namespace, trace: Trace, config: ReplayC
     if arguments.strict and (rejections or not trace.requests):
         what = str(rejections[0]) if rejections else "no requests; expected at least one"
         raise ReplayError(f"[cli.replay] '{trace.name}': {what}")
+    _report_skipped(trace, [])
+    _report("rejected", [str(rejection) for rejection in rejections])
+
+
+def _report_skipped(trace: Trace, more: list[BrokenLine]) -> None:
     if not trace.requests:
         print(f"pagedkv: '{trace.name}' holds no requests", file=sys.stderr)
-    _report("skipped", [f"line {line.number}: {line.reason}" for line in trace.skipped])
-    _report("rejected", [str(rejection) for rejection in rejections])
+    broken = sorted([*trace.skipped, *more], key=lambda line: line.number)
+    _report("skipped", [f"line {line.number}: {line.reason}" for line in broken])
 
 
 def _report(verb: str, lines: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Replay of request traces through the allocator, the block tables and the caches.
 
-`replay(trace, config)` is the whole job; `docs/replay.md` gives the formula of each figure.
+`replay(trace, config)` is an engine's whole job, `replay_policies` compares eviction policies;
+`docs/replay.md` gives the formula of each figure.
 """
 
 from pagedkv.replay.engine import Engine
@@ -14,6 +15,9 @@ from pagedkv.replay.job import (
     replay,
     split_requests,
 )
+from pagedkv.replay.policies import PolicyResult, check_policies, replay_policies
+from pagedkv.replay.policy_report import policies_as_dict, policies_as_text
+from pagedkv.replay.prompts import PromptBlocks, number_blocks, prompts_of
 from pagedkv.replay.report import as_dict, as_text
 from pagedkv.replay.shape import CacheShape, read_model_config
 from pagedkv.replay.storage import PagedStorage, Storage
@@ -30,6 +34,8 @@ __all__ = [
     "History",
     "Mismatch",
     "PagedStorage",
+    "PolicyResult",
+    "PromptBlocks",
     "Rejection",
     "ReplayConfig",
     "ReplayError",
@@ -42,10 +48,16 @@ __all__ = [
     "VerifyingStorage",
     "as_dict",
     "as_text",
+    "check_policies",
     "make_workload",
+    "number_blocks",
     "parse_trace",
+    "policies_as_dict",
+    "policies_as_text",
+    "prompts_of",
     "read_model_config",
     "read_trace",
     "replay",
+    "replay_policies",
     "split_requests",
 ]

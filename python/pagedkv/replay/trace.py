@@ -1,6 +1,7 @@
 """Request traces: what a request is, and the readers of the two file formats.
 
-`mooncake`: JSON lines with `timestamp` (ms), `input_length` and `output_length` (tokens).
+`mooncake`: JSON lines with `timestamp` (ms), `input_length` and `output_length` (tokens), and
+`hash_ids`, which say what prompts share.
 `azure`: CSV with `TIMESTAMP` (date and time), `ContextTokens` and `GeneratedTokens`.
 The format is recognised by the file's content, never by its name.
 """
@@ -37,6 +38,8 @@ class Request:
     timestamp_ms: float
     input_length: int
     output_length: int
+    hash_ids: tuple[int | str, ...] | None = None
+    """One id a block of the prompt: equal ids after equal ids are equal tokens. None: not told."""
 
     @property
     def total_length(self) -> int:
@@ -151,6 +154,7 @@ class MooncakeParser:
             float(timestamp),
             _length("input_length", _field(record, "input_length"), least=1),
             _length("output_length", _field(record, "output_length"), least=0),
+            _hash_ids(record.get("hash_ids")),
         )
 
     def on_clock(self, requests: list[Request]) -> list[Request]:
@@ -251,3 +255,11 @@ def _length(name: str, value: object, *, least: int) -> int:
             f"{name} is {value!r:.40}; expected an integer number of tokens, {least} or more"
         )
     return value
+
+
+def _hash_ids(value: object) -> tuple[int | str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(item) in (int, str) for item in value):
+        raise ValueError(f"hash_ids is {value!r:.40}; expected a list of integers or strings")
+    return tuple(value)
