@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -37,7 +37,7 @@ class BlockStore {
     std::size_t blocks = 0;     // in the index
     std::optional<std::size_t> max_blocks;
     ReuseCounts reuse;
-    std::deque<BlockId> released = {};  // of a salt with a maximum: evictable blocks, oldest first
+    std::map<std::uint64_t, BlockId> released = {};  // with a maximum: evictable blocks, in order
   };
 
   explicit BlockStore(const ManagerOptions& options, Hash hash)
@@ -87,6 +87,7 @@ class BlockStore {
     --evictable_;
     queue_of(b).acquire(b);
     if (!expiry_.empty()) expiry_.erase(b);
+    if (!released_.empty()) unlist(b);
   }
 
   /// Gives one hold back. A sequence gives its blocks back the tail before the head.
@@ -103,10 +104,7 @@ class BlockStore {
       expiry_[b] = step_ + ttl;
       expiring_[step_ + ttl].push_back(b);
     }
-    if (num_limited_salts_ != 0) {
-      Salt& salt = salt_of(b);
-      if (salt.max_blocks) salt.released.push_back(b);
-    }
+    if (num_limited_salts_ != 0 && salt_of(b).max_blocks) list_released(b);
   }
 
   /// Changes the count of holds alone, to see what a change would do; to be undone.
@@ -230,16 +228,18 @@ class BlockStore {
   /// At most this many blocks of the salt stay in the index; nothing: no limit.
   void set_salt_limit(std::uint32_t number, std::optional<std::size_t> max_blocks) {
     Salt& salt = salts_[number];
+    const bool was_limited = salt.max_blocks.has_value();
     num_limited_salts_ += max_blocks.has_value();
-    num_limited_salts_ -= salt.max_blocks.has_value();
+    num_limited_salts_ -= was_limited;
     salt.max_blocks = max_blocks;
-    salt.released.clear();
-    if (!max_blocks) return;
-    for (std::size_t b = first_id_; b < fresh_; ++b) {
+    if (!max_blocks) {
+      for (const auto& [when, b] : salt.released) released_.erase(b);
+      salt.released.clear();
+      return;
+    }
+    for (std::size_t b = first_id_; b < fresh_ && !was_limited; ++b) {
       const auto id = static_cast<BlockId>(b);
-      if (blocks_[b].refs == 0 && is_indexed(id) && &salt_of(id) == &salt) {
-        salt.released.push_back(id);
-      }
+      if (blocks_[b].refs == 0 && is_indexed(id) && &salt_of(id) == &salt) list_released(id);
     }
     while (salt.blocks > *max_blocks && evict_from(salt)) {
     }
@@ -281,13 +281,18 @@ class BlockStore {
     for (std::size_t b = end; b-- > first_id_;) {
       if (b < fresh_ && !live(b)) freed_[num_freed_++] = static_cast<BlockId>(b);
     }
-    // Both may name blocks that have long gone, also beyond what is handed out now.
-    const auto translate = [&](auto& blocks) {
-      std::erase_if(blocks, [&](BlockId b) { return b >= end; });
-      for (BlockId& b : blocks) b = now_at[b];
-    };
-    for (Salt& salt : salts_) translate(salt.released);
-    for (auto& [step, expiring] : expiring_) translate(expiring);
+    for (auto& [step, expiring] : expiring_) {
+      // It may name blocks that have long gone, also beyond what is handed out now.
+      std::erase_if(expiring, [&](BlockId b) { return b >= end; });
+      for (BlockId& b : expiring) b = now_at[b];
+    }
+    released_.clear();
+    for (Salt& salt : salts_) {
+      for (auto& [when, b] : salt.released) {
+        b = now_at[b];
+        released_.emplace(b, when);
+      }
+    }
     std::unordered_map<BlockId, std::uint64_t> expiry;
     for (const auto& [b, step] : expiry_) expiry.emplace(now_at[b], step);
     expiry_ = std::move(expiry);
@@ -359,6 +364,7 @@ class BlockStore {
     const auto [g, node] = node_of(b);
     remember_evicted(trees_[g][node].key);
     if (!expiry_.empty()) expiry_.erase(b);
+    if (!released_.empty()) unlist(b);
     events_.removed(g, trees_[g], node);
     Salt& salt = salts_[trees_[g][node].salt];
     --salt.blocks;
@@ -384,16 +390,23 @@ class BlockStore {
   }
 
   /// Makes room under a salt's maximum by evicting what it released first; false when all is held.
-  /// Amortised O(1): an entry that went out of date is dropped.
-  bool evict_from(Salt& salt) {
-    for (std::size_t left = salt.released.size(); left != 0; --left) {
-      const BlockId b = salt.released.front();
-      salt.released.pop_front();
-      if (blocks_[b].refs != 0 || blocks_[b].node == kNoEntry || &salt_of(b) != &salt) continue;
-      if (evict(b)) return true;
-      salt.released.push_back(b);
+  bool evict_from(const Salt& salt) {
+    for (const auto& [when, b] : salt.released) {
+      if (evict(b)) return true;  // which also took the entry away
     }
     return false;
+  }
+
+  /// Notes an evictable block of a salt with a maximum.
+  void list_released(BlockId b) {
+    released_[b] = ++last_release_;
+    salt_of(b).released.emplace(last_release_, b);
+  }
+  void unlist(BlockId b) {
+    const auto found = released_.find(b);
+    if (found == released_.end()) return;
+    salt_of(b).released.erase(found->second);
+    released_.erase(found);
   }
 
   Salt& salt_of(BlockId b) noexcept {
@@ -421,6 +434,8 @@ class BlockStore {
   std::unordered_map<BlockId, std::uint64_t> expiry_;  // of evictable blocks with a ttl
   std::unordered_map<std::uint64_t, std::vector<BlockId>> expiring_;  // by step
   std::size_t num_limited_salts_ = 0;
+  std::unordered_map<BlockId, std::uint64_t> released_;  // when: of salts with a maximum
+  std::uint64_t last_release_ = 0;
   std::vector<std::uint32_t> evicted_keys_;  // direct-mapped
 };
 
