@@ -56,7 +56,7 @@ std::uint64_t run(std::uint64_t seed, std::uint64_t operations, std::uint64_t ch
 }
 
 TEST(ManagerStress, EveryInvariantHoldsAfterEveryOperation) {
-  constexpr std::uint64_t kSeeds = 400, kOperations = 400;
+  constexpr std::uint64_t kSeeds = 200, kOperations = 400;
   for (std::uint64_t seed = 1; seed <= kSeeds && !HasFailure(); ++seed) {
     run(seed, kOperations, 1, Hash());
   }
