@@ -37,6 +37,20 @@ def test_every_request_of_a_trace_is_completed_and_verified(tmp_path, capsys, tr
     assert err == ""
 
 
+def test_prefixes_are_reused_where_the_trace_tells_them_and_only_then(tmp_path, capsys):
+    # The prompts begin with one block of 512 tokens that they have in common, and arrive over time.
+    report = figures(tmp_path, MOONCAKE, "--verify")
+    assert report["tokens_saved"] > 0
+    assert report["prefix_hit_rate"] == report["tokens_saved"] / report["paged"]["prompt_tokens"]
+    assert "prompt tokens were found" in capsys.readouterr().out
+    off = figures(tmp_path, MOONCAKE, "--no-prefix-caching")
+    assert off["tokens_saved"] == 0
+    assert off["prefix_hit_rate"] is None
+    assert figures(tmp_path, AZURE)["prefix_hit_rate"] is None
+    fewer = figures(tmp_path, MOONCAKE, "--hash-tokens", "16", "--verify")
+    assert 0 < fewer["tokens_saved"] < report["tokens_saved"]
+
+
 def test_a_small_pool_preempts_and_still_completes_and_verifies(tmp_path):
     report = figures(tmp_path, "--limit", "200", "--blocks", "800", "--verify")
     assert report["preemptions"] > 0

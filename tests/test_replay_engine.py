@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagedkv.replay import Engine, History, PagedStorage, ReplayError, Request, RunFigures
+from pagedkv.replay import (
+    Engine,
+    History,
+    ManagedStorage,
+    PagedStorage,
+    ReplayError,
+    Request,
+    RunFigures,
+)
 
 STEP_MS = 25.0
 
@@ -100,11 +108,11 @@ def workloads(draw):
     return requests, num_blocks, block_size, draw(st.integers(1, 6))
 
 
-class WatchedStorage(PagedStorage):
+class Watched:
     """Remembers which requests ended, and what is open."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
-        super().__init__(num_blocks, block_size, num_blocks * block_size)
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
         self.completed = []
         self.owners = {}
 
@@ -120,15 +128,38 @@ class WatchedStorage(PagedStorage):
         del self.owners[sequence]
         super().release(sequence, completed=completed)
 
+
+class WatchedAllocator(Watched, PagedStorage):
+    """Blocks of an allocator."""
+
+    @classmethod
+    def make(cls, num_blocks, block_size, _requests):
+        return cls(num_blocks, block_size, num_blocks * block_size)
+
     def blocks_of_open_sequences(self):
         return [block for sequence in self.owners for block in sequence.state.blocks]
+
+
+class WatchedManager(Watched, ManagedStorage):
+    """Blocks of a manager, for requests that share nothing."""
+
+    @classmethod
+    def make(cls, num_blocks, block_size, requests):
+        return cls(num_blocks, block_size, requests)
+
+    def blocks_of_open_sequences(self):
+        self.manager.check()
+        return [block for seq in self.owners for block in self.manager.block_ids(seq.ordinal)]
+
+
+both_storages = pytest.mark.parametrize("storage", [WatchedAllocator, WatchedManager])
 
 
 class StepByStep:
     """Seen at the end of each step, before requests that are done leave."""
 
-    def __init__(self, requests, num_blocks, block_size, max_batch):
-        self.storage = WatchedStorage(num_blocks, block_size)
+    def __init__(self, storage, requests, num_blocks, block_size, max_batch):
+        self.storage = storage.make(num_blocks, block_size, requests)
         self.rows = []
         seen = self
 
@@ -155,11 +186,12 @@ class StepByStep:
         )
 
 
-@settings(max_examples=300, deadline=None)
-@given(workloads())
-def test_every_step_is_that_of_the_plain_model(workload):
+@both_storages
+@settings(max_examples=150, deadline=None)
+@given(workload=workloads())
+def test_every_step_is_that_of_the_plain_model(storage, workload):
     requests, num_blocks, block_size, max_batch = workload
-    engine = StepByStep(requests, num_blocks, block_size, max_batch)
+    engine = StepByStep(storage, requests, num_blocks, block_size, max_batch)
     model = PlainModel(requests, num_blocks, block_size, max_batch)
     ranks = {request.number: rank for rank, request in enumerate(requests)}
     while (expected := model.next_step()) is not None:
@@ -177,11 +209,12 @@ def test_every_step_is_that_of_the_plain_model(workload):
     assert engine.figures.recomputed_tokens == model.recomputed
 
 
-@settings(max_examples=150, deadline=None)
-@given(workloads())
-def test_the_figures_are_a_plain_recount_of_the_steps(workload):
+@both_storages
+@settings(max_examples=75, deadline=None)
+@given(workload=workloads())
+def test_the_figures_are_a_plain_recount_of_the_steps(storage, workload):
     requests, num_blocks, block_size, max_batch = workload
-    seen = StepByStep(requests, num_blocks, block_size, max_batch)
+    seen = StepByStep(storage, requests, num_blocks, block_size, max_batch)
     figures = seen.engine.run()
     steps = len(seen.rows)
     assert figures.steps == steps

@@ -61,8 +61,7 @@ def test_storing_data_changes_nothing_in_the_books(lengths, block_size, max_batc
         assert engines[0].running == engines[1].running
         assert engines[0].tokens_held == engines[1].tokens_held
         assert books.blocks_in_use == data.blocks_in_use
-        for part in data.pools:
-            assert part.allocator.in_use == data.blocks_in_use
+        data.manager.check()
     assert not engines[1].step()
     assert data.verified == len(requests)
     assert data.mismatches == []
@@ -75,9 +74,8 @@ def test_one_damaged_bit_is_found_and_named(layer, part):
     engine = Engine(requests, storage, RunFigures(32, 4))
     engine.step()
     # Request 2 came second: blocks 0 and 1 are request 1's, block 2 holds its own first tokens.
-    pool = storage.pools[layer].root
-    damaged = (pool.k if part == "keys" else pool.v).view(np.uint32)
-    damaged[2, 0, 1, 1] ^= 1
+    damaged = storage.pools[2 * layer + (part == "values")].view(np.uint32)
+    damaged[2, 1, 0, 1] ^= 1
     engine.run()
     assert storage.verified == 1
     assert [str(mismatch) for mismatch in storage.mismatches] == [
@@ -100,15 +98,18 @@ def test_a_mismatch_is_no_success(monkeypatch, capsys):
     assert all("layer 0, position 3: keys read back differ" in line for line in err)
 
 
-def test_rows_of_different_requests_layers_and_parts_differ():
-    rows = TokenRows(TINY, num_requests=5, max_tokens=50, seed=3)
-    seen = {rows.slice(r, stream, 0, 50).tobytes() for r in range(5) for stream in range(4)}
+def rows_of(rows, source, stream, length):
+    return rows.take(np.full(length, source), np.arange(length), stream)
+
+
+def test_rows_of_different_sources_layers_and_parts_differ():
+    rows = TokenRows(TINY, num_sources=5, max_offset=50, seed=3)
+    seen = {rows_of(rows, source, part, 50).tobytes() for source in range(5) for part in range(4)}
     assert len(seen) == 20
-    assert np.shares_memory(rows.slice(0, 0, 3, 9), rows.slice(0, 0, 0, 50))
 
 
 def test_rows_come_from_the_seed():
-    first, again, other = (TokenRows(TINY, 2, 8, seed).slice(1, 1, 0, 8) for seed in (1, 1, 2))
+    first, again, other = (rows_of(TokenRows(TINY, 2, 8, seed), 1, 1, 8) for seed in (1, 1, 2))
     assert first.tobytes() == again.tobytes() != other.tobytes()
 
 

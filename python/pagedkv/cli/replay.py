@@ -30,17 +30,19 @@ from pagedkv.replay import (
     split_requests,
 )
 from pagedkv.replay import replay as replay_trace
+from pagedkv.replay.managed import HASH_TOKENS
 from pagedkv.replay.plot import PLOT_SUFFIXES, draw, require_matplotlib
 from pagedkv.replay.shape import DTYPE_BITS
 
 __all__ = ["add_parser"]
 
 DESCRIPTION = """\
-Replay a trace of requests through the block allocator, the block tables and the caches as an
-engine with continuous batching would, and once more with contiguous reservation of the maximum
-length a request, in the same memory. TRACE is JSON lines with timestamp (ms), input_length and
-output_length (Mooncake), or CSV with TIMESTAMP, ContextTokens and GeneratedTokens (Azure); without
-it, a workload is made from the length statistics of two public services.
+Replay a trace of requests through the manager of many sequences as an engine with continuous
+batching would, reusing prefixes where the trace tells them, and once more with contiguous
+reservation of the maximum length a request, in the same memory. TRACE is JSON lines with timestamp
+(ms), input_length, output_length and perhaps hash_ids (Mooncake), or CSV with TIMESTAMP,
+ContextTokens and GeneratedTokens (Azure); without it, a workload is made from the length statistics
+of two public services.
 
 With --policy and --capacity: no engine, but how many of the blocks of the trace's prompts
 (hash_ids, 512 tokens each) would have hit in a prefix cache, by policy and size."""
@@ -56,7 +58,7 @@ a request by its line in the trace.
 the figures, each an average over the steps in which something runs, taken at the end of a step
 before finished requests leave:
   utilization       slots reserved / slots of the pool (paged: blocks in use / blocks)
-  useful fraction   tokens held / slots reserved
+  useful fraction   tokens held / slots reserved; what several requests share counts once
   wasted fraction   1 - useful fraction
   peak utilization  the largest utilization of any of these steps
   tokens a second   (prompt + generated + recomputed tokens) / seconds of the run; with --verify
@@ -116,6 +118,19 @@ def add_parser(commands: Any) -> None:
         default=25.0,
         metavar="MS",
         help="duration of a step (default 25)",
+    )
+    engine.add_argument(
+        "--no-prefix-caching",
+        dest="prefix_caching",
+        action="store_false",
+        help="compute every prompt, also where hash_ids tell what is shared",
+    )
+    engine.add_argument(
+        "--hash-tokens",
+        type=positive_int,
+        default=HASH_TOKENS,
+        metavar="N",
+        help=f"tokens of the prompt that a hash id stands for (default {HASH_TOKENS})",
     )
     replay_policies.add_arguments(
         parser.add_argument_group(
@@ -236,6 +251,8 @@ def _config(arguments: argparse.Namespace) -> ReplayConfig:
         seed=arguments.seed,
         verify=arguments.verify,
         keep_history=arguments.plot is not None,
+        prefix_caching=arguments.prefix_caching,
+        hash_tokens=arguments.hash_tokens,
     )
     num_blocks = arguments.blocks or DEFAULT_BLOCKS
     if arguments.memory is not None:

@@ -1,4 +1,4 @@
-"""Replay of request traces through the allocator, the block tables and the caches.
+"""Replay of request traces through the manager of many sequences, with and without data.
 
 `replay(trace, config)` is an engine's whole job, `replay_policies` compares eviction policies;
 `docs/replay.md` gives the formula of each figure.
@@ -15,12 +15,14 @@ from pagedkv.replay.job import (
     replay,
     split_requests,
 )
+from pagedkv.replay.managed import ManagedSequence, ManagedStorage
 from pagedkv.replay.policies import PolicyResult, check_policies, replay_policies
 from pagedkv.replay.policy_report import policies_as_dict, policies_as_text
 from pagedkv.replay.prompts import PromptBlocks, number_blocks, prompts_of
 from pagedkv.replay.report import as_dict, as_text
 from pagedkv.replay.shape import CacheShape, read_model_config
 from pagedkv.replay.storage import PagedStorage, Storage
+from pagedkv.replay.tokens import RequestTokens
 from pagedkv.replay.trace import BrokenLine, Request, Trace, parse_trace, read_trace
 from pagedkv.replay.verify import Mismatch, VerifyingStorage
 from pagedkv.replay.workload import DEFAULT_REQUESTS, make_workload
@@ -32,6 +34,8 @@ __all__ = [
     "CacheShape",
     "Engine",
     "History",
+    "ManagedSequence",
+    "ManagedStorage",
     "Mismatch",
     "PagedStorage",
     "PolicyResult",
@@ -41,6 +45,7 @@ __all__ = [
     "ReplayError",
     "ReplayResult",
     "Request",
+    "RequestTokens",
     "RunFigures",
     "Storage",
     "Trace",

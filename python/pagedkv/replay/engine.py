@@ -134,7 +134,10 @@ class Engine(Generic[S]):
             self._admit(step)
         self._storage.end_step()
         self.figures.add_step(
-            step, len(self._running), self._storage.blocks_in_use, self._tokens_held
+            step,
+            len(self._running),
+            self._storage.blocks_in_use,
+            self._tokens_held - self._storage.repeated_slots,
         )
         self._end(step)
         self.now = step + 1
@@ -191,8 +194,10 @@ class Engine(Generic[S]):
             if job.started < 0:
                 job.started = step
                 figures.prompt_tokens += again
+                figures.prompt_hits += sequence.cached
             else:
-                figures.recomputed_tokens += again
+                figures.recomputed_tokens += again - sequence.cached
+                figures.resumed_hits += sequence.cached
             run = _Run(job, sequence, step, length)
             self._running[job.rank] = run
             self._tokens_held += length

@@ -35,6 +35,8 @@ class RunFigures:
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.recomputed_tokens = 0
+        self.prompt_hits = 0
+        self.resumed_hits = 0
         self.peak_running = 0
         self.peak_blocks = 0
         self.wait_steps = 0
@@ -45,7 +47,8 @@ class RunFigures:
         self._useful = 0.0
 
     def add_step(self, step: int, running: int, blocks: int, tokens: int) -> None:
-        """Count a step at whose end `running` sequences hold `tokens` tokens in `blocks` blocks."""
+        """Count a step at whose end `running` sequences hold `tokens` tokens in `blocks` blocks; a
+        block that several of them hold, and its tokens, count once."""
         self.steps += 1
         self.last_step = step
         self._running_steps += running
@@ -68,6 +71,16 @@ class RunFigures:
     def tokens_per_second(self) -> float:
         """Of the whole run, writes and checks of data included where there are any."""
         return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of prompt tokens that were found when their request first started; 0 without."""
+        return self.prompt_hits / self.prompt_tokens if self.prompt_tokens else 0.0
+
+    @property
+    def tokens_saved(self) -> int:
+        """Tokens that were found and so not computed, by requests that resume too."""
+        return self.prompt_hits + self.resumed_hits
 
     @property
     def peak_utilization(self) -> float:

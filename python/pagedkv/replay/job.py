@@ -10,6 +10,7 @@ from typing import Any
 from pagedkv.replay.engine import Engine
 from pagedkv.replay.errors import ReplayError
 from pagedkv.replay.figures import History, RunFigures
+from pagedkv.replay.managed import HASH_TOKENS, ManagedStorage
 from pagedkv.replay.shape import CacheShape
 from pagedkv.replay.storage import PagedStorage, Storage
 from pagedkv.replay.trace import Request, Trace
@@ -37,12 +38,19 @@ class ReplayConfig:
     seed: int = 0
     verify: bool = False
     keep_history: bool = False
+    prefix_caching: bool = True
+    hash_tokens: int = HASH_TOKENS
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_blocks <= MAX_BLOCKS or self.block_size < 1:
             raise ReplayError(
                 f"[replay.ReplayConfig] {self.num_blocks} blocks of {self.block_size} tokens; "
                 f"expected 1 to {MAX_BLOCKS} blocks of 1 token or more"
+            )
+
+        if self.hash_tokens < 1:
+            raise ReplayError(
+                f"[replay.ReplayConfig] {self.hash_tokens} tokens a hash id; expected 1 or more"
             )
 
     @property
@@ -90,6 +98,13 @@ class ReplayResult:
         return len(self.trace.requests) - len(self.rejections)
 
     @property
+    def prefix_reuse(self) -> bool:
+        """Whether anything could be reused: it is asked for, and a request has hash ids."""
+        return self.config.prefix_caching and any(
+            request.hash_ids is not None for request in self.trace.requests
+        )
+
+    @property
     def success(self) -> bool:
         """Whether every accepted request completed and, where asked for, was verified."""
         return self.paged.completed == self.accepted and self.verified is not False
@@ -104,8 +119,12 @@ def replay(trace: Trace, config: ReplayConfig, progress: Progress | None = None)
     verifying = None
     if config.verify:
         verifying = _verifying_storage(config, longest, requests)
-    paged_storage: Storage[Any] = verifying or PagedStorage(
-        config.num_blocks, config.block_size, longest
+    paged_storage: Storage[Any] = verifying or ManagedStorage(
+        config.num_blocks,
+        config.block_size,
+        requests,
+        prefix_caching=config.prefix_caching,
+        hash_tokens=config.hash_tokens,
     )
     paged = _run("paged", requests, paged_storage, config, progress)
 
@@ -180,7 +199,14 @@ def _verifying_storage(
             f"the {memory / 2**30:.1f} GiB of this machine"
         )
     return VerifyingStorage(
-        config.num_blocks, config.block_size, longest, config.shape, requests, config.seed
+        config.num_blocks,
+        config.block_size,
+        longest,
+        config.shape,
+        requests,
+        config.seed,
+        prefix_caching=config.prefix_caching,
+        hash_tokens=config.hash_tokens,
     )
 
 

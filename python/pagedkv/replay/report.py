@@ -30,6 +30,8 @@ def as_dict(result: ReplayResult) -> dict[str, Any]:
         "tokens_per_second": paged.tokens_per_second,
         "peak_utilization": paged.peak_utilization,
         "mean_utilization": paged.mean_utilization,
+        "prefix_hit_rate": paged.prefix_hit_rate if result.prefix_reuse else None,
+        "tokens_saved": paged.tokens_saved,
         "wasted_fraction": None if useful is None else 1.0 - useful,
         "paged_useful_fraction": useful,
         "contiguous_useful_fraction": None if contiguous is None else contiguous.useful_fraction,
@@ -47,6 +49,8 @@ def as_dict(result: ReplayResult) -> dict[str, Any]:
             "max_model_len": result.max_model_len,
             "step_ms": config.step_ms,
             "seed": config.seed,
+            "prefix_caching": config.prefix_caching,
+            "hash_tokens": config.hash_tokens,
         },
         "paged": _run_dict(paged),
         "contiguous": None if contiguous is None else _run_dict(contiguous),
@@ -62,6 +66,8 @@ def _run_dict(run: RunFigures) -> dict[str, Any]:
         "prompt_tokens": run.prompt_tokens,
         "generated_tokens": run.generated_tokens,
         "recomputed_tokens": run.recomputed_tokens,
+        "prompt_hits": run.prompt_hits,
+        "resumed_hits": run.resumed_hits,
         "peak_utilization": run.peak_utilization,
         "mean_utilization": run.mean_utilization,
         "useful_fraction": run.useful_fraction,
@@ -95,6 +101,7 @@ ROWS: tuple[tuple[str, Callable[[RunFigures], str]], ...] = (
     ("last step", lambda run: f"{run.last_step:,}"),
     ("mean wait for a start, steps", lambda run: f"{run.mean_wait_steps:,.1f}"),
     ("tokens recomputed", lambda run: f"{run.recomputed_tokens:,}"),
+    ("tokens saved by prefix reuse", lambda run: f"{run.tokens_saved:,}"),
     ("tokens a second of bookkeeping", lambda run: f"{run.tokens_per_second:,.0f}"),
 )
 
@@ -132,8 +139,21 @@ def as_text(result: ReplayResult) -> str:
         "the PagedAttention paper (SOSP 2023, figure 2) has 20-38 % useful when contiguous, "
         "96 % when paged"
     )
+    lines.append(f"prefixes    {_prefixes(result)}")
     lines.append(f"verified    {_verified(result)}")
     return "\n".join(lines)
+
+
+def _prefixes(result: ReplayResult) -> str:
+    if not result.config.prefix_caching:
+        return "not reused, as asked for"
+    if not result.prefix_reuse:
+        return "not reused: the trace has no hash_ids, which say what is shared"
+    run = result.paged
+    return (
+        f"{_percent(run.prefix_hit_rate)} of {run.prompt_tokens:,} prompt tokens were found; "
+        f"{run.tokens_saved:,} tokens saved, those of resumed requests counted"
+    )
 
 
 def _verified(result: ReplayResult) -> str:

@@ -26,6 +26,10 @@ class StoredSequence(Protocol):
     def capacity(self) -> int:
         """Tokens that fit before the sequence must grow."""
 
+    @property
+    def cached(self) -> int:
+        """Tokens that were found when it was opened, and need not be computed."""
+
 
 S = TypeVar("S", bound=StoredSequence)
 
@@ -43,7 +47,11 @@ class Storage(Protocol[S]):
 
     @property
     def blocks_in_use(self) -> int:
-        """Blocks held by open sequences."""
+        """Blocks held by open sequences, each counted once."""
+
+    @property
+    def repeated_slots(self) -> int:
+        """Slots in all tables less slots of `blocks_in_use`: what sharing saves."""
 
     def open(self, request: Request, num_tokens: int) -> S | None:
         """Start (or resume) the request with `num_tokens` tokens; None when there is no room."""
@@ -64,17 +72,21 @@ class PagedSequence:
 
     __slots__ = ("capacity", "state")
 
+    cached = 0
+
     def __init__(self, state: PagedSeqState, capacity: int) -> None:
         self.state = state
         self.capacity = capacity
 
 
 class PagedStorage:
-    """Block ids and block tables without data.
+    """Block ids and block tables without data, and without sharing.
 
     A table is touched when a sequence crosses into a new block, not for each token. Contiguous
-    reservation is the same with one block of the maximum length a sequence.
+    reservation is this with one block of the maximum length a sequence.
     """
+
+    repeated_slots = 0
 
     def __init__(self, num_blocks: int, block_size: int, max_tokens: int) -> None:
         self.num_blocks = num_blocks

@@ -1,8 +1,7 @@
 """A storage that writes real keys and values, and compares them bit for bit when a request ends.
 
-The blocks that are counted are the blocks that hold the data: the caches take them from their
-allocators as tokens are appended, and there is no second table. Every layer has a pool and an
-allocator of its own; they take the same steps, so the first layer's allocator speaks for all.
+Data go where the manager's batches say: block copies first, then each new token's row to its slot.
+A reused prefix is compared as what its first owner wrote.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pagedkv import BlockAllocator, KvCache
+from pagedkv import Batch
+from pagedkv.replay.managed import HASH_TOKENS, ManagedSequence, ManagedStorage
 from pagedkv.replay.shape import CacheShape
-from pagedkv.replay.storage import blocks_for
 from pagedkv.replay.trace import Request
 
 __all__ = ["Mismatch", "TokenRows", "VerifyingStorage"]
@@ -39,29 +38,42 @@ MAX_START_BYTES = 64 << 20
 
 
 class TokenRows:
-    """The keys or values of any (request, layer, position) as slices of one random buffer.
+    """The keys or values of any (source, offset, layer) as rows of one random buffer.
 
-    Each (request, layer, keys or values) has a start of its own in the buffer, as far as memory
-    for starts allows, and reads on from there; nothing is generated or copied for a token. The
-    bits are random, so NaNs with payloads, infinities and subnormals are among the values.
+    Each (source, layer, keys or values) has a start of its own in the buffer, as far as memory for
+    starts allows, and reads on from there; nothing is generated for a token. The bits are random,
+    so NaNs with payloads, infinities and subnormals are among the values.
     """
 
-    def __init__(self, shape: CacheShape, num_requests: int, max_tokens: int, seed: int) -> None:
+    def __init__(self, shape: CacheShape, num_sources: int, max_offset: int, seed: int) -> None:
         self._streams = 2 * shape.num_layers
         self._num_starts = max(
-            1, min(num_requests * self._streams, MAX_START_BYTES // shape.row_bytes)
+            1, min(num_sources * self._streams, MAX_START_BYTES // shape.row_bytes)
         )
         carrier = np.dtype(CARRIERS[shape.dtype])
-        rows = self._num_starts + max_tokens
+        rows = self._num_starts + max_offset
         bits = np.random.default_rng(seed).bytes(rows * shape.row_bytes)
         self._rows: NDArray[Any] = np.frombuffer(bits, dtype=carrier).reshape(
             rows, shape.num_kv_heads, -1
         )
 
-    def slice(self, ordinal: int, stream: int, begin: int, end: int) -> NDArray[Any]:
-        """Rows `[begin, end)` of a request; stream is `2 * layer`, plus 1 for values."""
-        start = (ordinal * self._streams + stream) % self._num_starts
-        return self._rows[start + begin : start + end]
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """`[num_kv_heads, head_dim]`, of the carrier's values."""
+        return self._rows.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype that carries the bits."""
+        return self._rows.dtype
+
+    def take(
+        self, sources: NDArray[np.int64], offsets: NDArray[np.int64], stream: int
+    ) -> NDArray[Any]:
+        """The rows of these tokens; stream is `2 * layer`, plus 1 for values."""
+        starts = (sources * self._streams + stream) % self._num_starts
+        rows: NDArray[Any] = self._rows[starts + offsets]
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +92,12 @@ class Mismatch:
         )
 
 
-class VerifiedSequence:
-    """One cache a layer, and how many tokens are written."""
+class VerifyingStorage(ManagedStorage):
+    """Pools with data. `mismatches` lists the requests that failed, `verified` counts the rest.
 
-    __slots__ = ("caches", "capacity", "current", "ordinal", "request", "written")
-
-    def __init__(self, request: Request, ordinal: int, caches: list[KvCache]) -> None:
-        self.request = request
-        self.ordinal = ordinal
-        self.caches = caches
-        self.capacity = 0
-        self.written = 0
-        # Whether this step's token is written already.
-        self.current = False
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPool:
-    """One layer's blocks: who hands out their ids, and the cache that all sequences share."""
-
-    allocator: BlockAllocator
-    root: KvCache
-
-
-class VerifyingStorage:
-    """Caches with data. `mismatches` lists the requests that failed, `verified` counts the rest.
-
-    A token costs one append a layer; a request that ends costs a read of all of it.
+    `pools[2 * layer]` holds keys and `pools[2 * layer + 1]` values, `[num_blocks, block_size,
+    num_kv_heads, head_dim]`. A step costs one write a pool; a request that ends costs a read of all
+    of it.
     """
 
     def __init__(
@@ -117,95 +108,58 @@ class VerifyingStorage:
         shape: CacheShape,
         requests: Sequence[Request],
         seed: int,
+        *,
+        prefix_caching: bool = True,
+        hash_tokens: int = HASH_TOKENS,
     ) -> None:
-        self.num_blocks = num_blocks
-        self.block_size = block_size
+        super().__init__(
+            num_blocks,
+            block_size,
+            requests,
+            prefix_caching=prefix_caching,
+            hash_tokens=hash_tokens,
+        )
         self.verified = 0
         self.mismatches: list[Mismatch] = []
-        self._rows = TokenRows(shape, len(requests), max_tokens, seed)
-        self._ordinals = {request.number: i for i, request in enumerate(requests)}
-        self.pools = [
-            self._make_pool(shape, blocks_for(max_tokens, block_size))
-            for _ in range(shape.num_layers)
+        sources = len(requests) + self.tokens.num_shared_blocks
+        self._rows = TokenRows(shape, sources, max(max_tokens, hash_tokens), seed)
+        self.pools: list[NDArray[Any]] = [
+            np.zeros((num_blocks, block_size, *self._rows.row_shape), self._rows.dtype)
+            for _ in range(2 * shape.num_layers)
         ]
-        self._open: set[VerifiedSequence] = set()
-        self._idle: list[list[KvCache]] = []
 
-    @property
-    def blocks_in_use(self) -> int:
-        return self.pools[0].allocator.in_use
-
-    def open(self, request: Request, num_tokens: int) -> VerifiedSequence | None:
-        if not self._has_room(num_tokens):
-            return None
-        caches = self._idle.pop() if self._idle else [pool.root.share() for pool in self.pools]
-        sequence = VerifiedSequence(request, self._ordinals[request.number], caches)
-        self._open.add(sequence)
-        self._write(sequence, num_tokens)
-        return sequence
-
-    def grow(self, sequence: VerifiedSequence, num_tokens: int) -> bool:
-        if not self._has_room(num_tokens - sequence.capacity):
-            return False
-        self._write(sequence, num_tokens)
-        return True
-
-    def end_step(self) -> None:
-        for sequence in self._open:
-            if not sequence.current:
-                self._write(sequence, sequence.written + 1)
-            sequence.current = False
-
-    def release(self, sequence: VerifiedSequence, *, completed: bool) -> None:
+    def release(self, sequence: ManagedSequence, *, completed: bool) -> None:
         if completed:
             mismatch = self._compare(sequence)
             if mismatch is None:
                 self.verified += 1
             else:
                 self.mismatches.append(mismatch)
-        self._open.remove(sequence)
-        for cache in sequence.caches:
-            cache.release()
-        self._idle.append(sequence.caches)
+        super().release(sequence, completed=completed)
 
-    def _make_pool(self, shape: CacheShape, max_blocks_per_seq: int) -> LayerPool:
-        allocator = BlockAllocator(self.num_blocks)
-        root = KvCache.paged(
-            self.num_blocks,
-            shape.num_kv_heads,
-            shape.head_dim,
-            self.block_size,
-            max_blocks_per_seq,
-            allocator,
-            dtype=shape.dtype,
-        )
-        return LayerPool(allocator, root)
-
-    def _has_room(self, num_tokens: int) -> bool:
-        return blocks_for(num_tokens, self.block_size) <= self.pools[0].allocator.free_count
-
-    def _write(self, sequence: VerifiedSequence, num_tokens: int) -> None:
-        """Append the tokens from the last one written up to `num_tokens` in all."""
-        rows, ordinal, begin = self._rows, sequence.ordinal, sequence.written
-        for layer, cache in enumerate(sequence.caches):
-            cache.append(
-                rows.slice(ordinal, 2 * layer, begin, num_tokens),
-                rows.slice(ordinal, 2 * layer + 1, begin, num_tokens),
+    def _write(self, batch: Batch, ordinals: NDArray[Any]) -> None:
+        copies, slots = batch.copies, batch.slot_mapping
+        if len(ordinals) == 1:
+            sources, offsets = self.tokens.sources(int(ordinals[0]), batch.positions)
+        else:
+            # A step of several: each adds a token that it generated.
+            sources, offsets = ordinals, batch.positions.astype(np.int64)
+        for stream, pool in enumerate(self.pools):
+            pool[copies[:, 1]] = pool[copies[:, 0]]
+            pool.reshape(-1, *self._rows.row_shape)[slots] = self._rows.take(
+                sources, offsets, stream
             )
-        sequence.written = num_tokens
-        sequence.current = True
-        sequence.capacity = blocks_for(num_tokens, self.block_size) * self.block_size
 
-    def _compare(self, sequence: VerifiedSequence) -> Mismatch | None:
-        request = sequence.request
-        length = request.total_length
-        for layer, cache in enumerate(sequence.caches):
-            for stream, read in enumerate(cache.to_dense(), start=2 * layer):
-                written = self._rows.slice(sequence.ordinal, stream, 0, length)
-                position = first_difference(read, written)
-                if position is not None:
-                    part = "values" if stream % 2 else "keys"
-                    return Mismatch(request, layer, position, part)
+    def _compare(self, sequence: ManagedSequence) -> Mismatch | None:
+        length = sequence.request.total_length
+        table = self.manager.block_ids(sequence.ordinal)
+        sources, offsets = self.tokens.sources(sequence.ordinal, np.arange(length))
+        for stream, pool in enumerate(self.pools):
+            read = pool[table].reshape(-1, *self._rows.row_shape)[:length]
+            position = first_difference(read, self._rows.take(sources, offsets, stream))
+            if position is not None:
+                part = "values" if stream % 2 else "keys"
+                return Mismatch(sequence.request, stream // 2, position, part)
         return None
 
 
