@@ -21,10 +21,10 @@ def test_beams_read_exactly_their_own_tokens(rng: np.random.Generator) -> None:
     next_id = 1
     for _ in range(STEPS):
         # Each beam proposes; the best eight of all proposals go on, some beams twice, some not.
-        parents = rng.choice(list(beams), BEAMS).tolist()
-        tokens = rng.integers(0, 3, BEAMS).tolist()
+        proposals = [(beam, token) for beam in beams for token in range(9)]
+        chosen = rng.choice(len(proposals), BEAMS, replace=False).tolist()
         survivors: dict[int, list[int]] = {}
-        for parent, token in zip(parents, tokens, strict=True):
+        for parent, token in map(proposals.__getitem__, chosen):
             m.fork(parent, next_id)
             m.append([next_id], [token])
             survivors[next_id] = [*beams[parent], token]
@@ -38,10 +38,11 @@ def test_beams_read_exactly_their_own_tokens(rng: np.random.Generator) -> None:
         m.commit(ids, [1] * BEAMS)
         assert [m.num_tokens(i) for i in ids] == [len(beams[i]) for i in ids]
         m.check()
-    # Memory is that of the distinct prefixes and no more.
-    distinct = {tuple(b[: i * BLOCK_SIZE]) for b in beams.values() for i in range(1, 29)}
-    held = {block for i in beams for block in m.block_ids(i).tolist()}
-    assert len(held) <= len(distinct) + BEAMS
+        # Memory is that of the distinct prefixes, and one block that is being filled a beam.
+        full = [(b, range(BLOCK_SIZE, len(b) + 1, BLOCK_SIZE)) for b in beams.values()]
+        distinct = {tuple(b[:end]) for b, ends in full for end in ends}
+        held = {block for i in beams for block in m.block_ids(i).tolist()}
+        assert len(held) <= len(distinct) + BEAMS
     m.free(list(beams))
     assert m.usage == 0.0
 

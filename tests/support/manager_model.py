@@ -88,8 +88,11 @@ class ManagerModel(IndexModel):
         total = -(-(s.scheduled + num_tokens) // self.block_size)
         return max(total - len(s.blocks), 0) + (num_tokens != 0 and self.copies_tail(s))
 
-    def reserve(self, sequences: Seq[Sequence]) -> int:
-        return self.watermark if any(s.committed == 0 for s in sequences) else 0
+    def reserve(self, sequences: Seq[Sequence], num_tokens: Seq[int]) -> int:
+        """What must stay free beside blocks for sequences that have committed nothing yet."""
+        asking = zip(sequences, num_tokens, strict=True)
+        new = any(s.committed == 0 and self.needed(s, n) for s, n in asking)
+        return self.watermark if new else 0
 
     # --- operations ---
 
@@ -108,6 +111,10 @@ class ManagerModel(IndexModel):
                     self.ref(node.block)
                     self.priority[node.block] = max(self.priority[node.block], s.priority)
                     s.shadows[depth] = node.block
+            elif s.shadows and self.refs[own] != 1:
+                # Others hold this block and not what is above it in the index.
+                s.store = False
+                return
             else:
                 node = Node(parent, key, own)
                 parent.children.insert(0, node)
@@ -153,18 +160,17 @@ class ManagerModel(IndexModel):
         found = self.find(ids, "running")
         for n in range(len(ids), 0, -1):
             needed = sum(map(self.needed, found[:n], num_new_tokens))
-            if needed + self.reserve(found[:n]) <= self.num_free_blocks:
+            if needed + self.reserve(found[:n], num_new_tokens[:n]) <= self.num_free_blocks:
                 return n
         return 0
 
     def schedule(self, ids: Seq[int], num_new_tokens: Seq[int], *, lookahead: int = 0) -> Batch:
         found = self.find(ids, "running")
-        needed = sum(
-            self.needed(s, n + lookahead) for s, n in zip(found, num_new_tokens, strict=True)
-        )
-        if needed + self.reserve(found) > self.num_free_blocks:
-            free = max(self.num_free_blocks - self.reserve(found), 0)
-            raise PoolExhaustedError("", needed, free)
+        more = [n + lookahead for n in num_new_tokens]
+        needed = sum(map(self.needed, found, more))
+        reserve = self.reserve(found, more)
+        if needed + reserve > self.num_free_blocks:
+            raise PoolExhaustedError("", needed, max(self.num_free_blocks - reserve, 0))
         self.advance_step()
         copies: list[Pair] = []
         for s, n in zip(found, num_new_tokens, strict=True):

@@ -1,4 +1,4 @@
-"""What the tests of the manager share: a prompt served in one call, and a manager's visible state."""
+"""What the tests of the manager share: serving a prompt, and a manager's visible state."""
 
 from collections.abc import Iterable
 from typing import Any
