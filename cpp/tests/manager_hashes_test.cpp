@@ -70,18 +70,18 @@ TEST(ContentHash, IsTheOneOfTheDocumentation) {
   const auto salt = EventLog::salt_hash("tenant");
   const std::array<TokenId, 4> tokens{1, 2, -3, 70'000};
   EXPECT_EQ(hex(salt), "aa073217541d876eb560ddeddb7d1d2ca211fb97d3b4732f3184298a3f4414b6");
-  EXPECT_EQ(hex(EventLog::block_hash(salt, tokens, {})), "856dff27b559137736fcf897110d8020e9f81a1ccf0b340bf5315c583909c084");
+  EXPECT_EQ(hex(EventLog::block_hash(salt, tokens, {})),
+            "856dff27b559137736fcf897110d8020e9f81a1ccf0b340bf5315c583909c084");
 }
 
 TEST(ContentHash, PartsAFieldFromItsNeighbours) {
   const auto parent = EventLog::salt_hash("");
   const std::array<TokenId, 2> tokens{1, 2};
   const std::array<TokenId, 3> longer{1, 2, 3};
-  std::set<std::string> digests{hex(EventLog::block_hash(parent, tokens, {})),
-                                hex(EventLog::block_hash(parent, longer, {})),
-                                hex(EventLog::block_hash(parent, tokens, "\3\0\0\0")),
-                                hex(EventLog::block_hash(EventLog::salt_hash("s"), tokens, {})),
-                                hex(parent)};
+  std::set<std::string> digests{
+      hex(EventLog::block_hash(parent, tokens, {})), hex(EventLog::block_hash(parent, longer, {})),
+      hex(EventLog::block_hash(parent, tokens, "\3\0\0\0")),
+      hex(EventLog::block_hash(EventLog::salt_hash("s"), tokens, {})), hex(parent)};
   EXPECT_EQ(digests.size(), 5u);
 }
 

@@ -1,7 +1,5 @@
 // The prefix tree of one group: what it finds, what it keeps, what it lets go.
 
-#include "pagedkv/core/manager/prefix_tree.hpp"
-
 #include <gtest/gtest.h>
 
 #include <array>
@@ -9,6 +7,8 @@
 #include <span>
 #include <string>
 #include <vector>
+
+#include "pagedkv/core/manager/prefix_tree.hpp"
 
 namespace {
 
@@ -147,7 +147,8 @@ TEST(PrefixTreeKeys, AreTheSameForTheSamePrefixWhateverTheHashKey) {
   Tree one(4, 8, detail::MultilinearHash(detail::HashKey{1, 1}));
   Tree other(4, 8, detail::MultilinearHash(detail::HashKey{2, 2}));
   const NodeId a = one.insert(one.insert(one.add_root(0, "s"), kA.data(), {}), kB.data(), "x");
-  const NodeId b = other.insert(other.insert(other.add_root(5, "s"), kA.data(), {}), kB.data(), "x");
+  const NodeId b =
+      other.insert(other.insert(other.add_root(5, "s"), kA.data(), {}), kB.data(), "x");
   EXPECT_EQ(one[a].key, other[b].key);
   EXPECT_EQ(Tree::next_key(one[one[a].parent].key, kB, "x"), one[a].key);
 }
