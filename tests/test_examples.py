@@ -12,12 +12,27 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-EXPECTED = """\
+EXPECTED = {
+    "shared_pool": """\
 first: 23 tokens in blocks 0 1
 second: 19 tokens in blocks 2 3
 third: 40 tokens in blocks 0 1 4
 3 of 8 blocks free
-"""
+""",
+    "scheduler_loop": """\
+request 0: 0 of 24 tokens cached
+request 1: 0 of 25 tokens cached
+request 2: 0 of 26 tokens cached
+request 3: 0 of 27 tokens cached
+request 2: 24 of 26 tokens cached
+request 3: 18 of 27 tokens cached
+request 4: 18 of 28 tokens cached
+request 5: 18 of 29 tokens cached
+request 5: 18 of 32 tokens cached
+96 of 235 tokens were cached
+3 preemptions, 4 block copies
+""",
+}
 
 
 def output(*command: str | Path) -> str:
@@ -28,15 +43,17 @@ def output(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_the_python_example_shares_a_pool() -> None:
-    assert output(sys.executable, EXAMPLES / "shared_pool.py") == EXPECTED
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_python_example_runs(name: str) -> None:
+    assert output(sys.executable, EXAMPLES / f"{name}.py") == EXPECTED[name]
 
 
-def test_the_cpp_example_shares_a_pool(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_cpp_example_runs(name: str, tmp_path: Path) -> None:
     names = [os.environ.get("CXX", "c++"), "g++", "clang++"]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         pytest.skip("a C++ compiler (CXX, c++, g++ or clang++) is missing")
-    include, program = EXAMPLES.parent / "cpp" / "include", tmp_path / "shared_pool"
-    output(compiler, "-std=c++20", "-I", include, EXAMPLES / "shared_pool.cpp", "-o", program)
-    assert output(program) == EXPECTED
+    include, program = EXAMPLES.parent / "cpp" / "include", tmp_path / name
+    output(compiler, "-std=c++20", "-I", include, EXAMPLES / f"{name}.cpp", "-o", program)
+    assert output(program) == EXPECTED[name]
