@@ -396,3 +396,15 @@ def test_compact_packs_what_lives_to_the_front() -> None:
     batch = m.schedule([1, 3], [1, 1])
     assert batch.block_tables[0, :3].tolist() == m.block_ids(1).tolist()[:3]
     m.check()
+
+
+def test_step_sees_that_its_own_commits_end_what_had_to_be_copied() -> None:
+    m = KVCacheManager(3, 4, prefix_caching=False)
+    prefill(m, 1, range(6))
+    m.schedule([1], [1])
+    m.fork(1, 2)
+    m.schedule([2], [1])  # a copy of 1's last block, which 1 may not write until that is done
+    assert m.num_free_blocks == 0
+    batch = m.step([2, 1], [6, 6])
+    assert batch.copies.tolist() == []
+    m.check()

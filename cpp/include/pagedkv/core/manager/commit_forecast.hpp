@@ -38,17 +38,23 @@ class CommitForecast {
     return blocks;
   }
 
-  /// By how much the number of available blocks changes, less what states take, when these sequences
-  /// commit one token each and append `tokens[i]`; exactly. O(sequences): for when it is tight.
-  [[nodiscard]] std::ptrdiff_t change_by_commit(std::span<Sequence* const> sequences,
-                                                std::span<const TokenId> tokens) {
+  struct AfterCommit {
+    std::ptrdiff_t change;  // of the number of available blocks, less what states take
+    std::size_t needed;     // blocks for one more token each
+  };
+  /// What holds when these sequences have committed one token each and appended `tokens[i]`; exactly.
+  /// `needed(s)` is asked while blocks are held as they will be then. O(sequences): for when it is
+  /// tight.
+  template <class Needed>
+  [[nodiscard]] AfterCommit after_commit(std::span<Sequence* const> sequences,
+                                         std::span<const TokenId> tokens, Needed needed) {
     std::unordered_map<BlockId, std::uint32_t> before;
     const auto add = [&](std::int32_t block, bool hold) {
       const auto b = static_cast<BlockId>(block);
       before.emplace(b, store_.refs(b));
       store_.change_count(b, hold ? 1 : -1);
     };
-    std::ptrdiff_t change = 0;
+    AfterCommit after{0, 0};
     for (std::size_t i = 0; i < sequences.size(); ++i) {
       const Sequence& s = *sequences[i];
       for (const BlockId b : s.copy_sources) add(static_cast<std::int32_t>(b), false);
@@ -65,15 +71,17 @@ class CommitForecast {
             for_each_leaving(store_.specs()[g], s.groups[g], s.committed + 1,
                              [&](const std::int32_t& b) { add(b, false); });
             break;
-          case GroupKind::ssm: change -= becomes_checkpoint(s, g, tokens[i]); break;
+          case GroupKind::ssm: after.change -= becomes_checkpoint(s, g, tokens[i]); break;
         }
       }
     }
+    // A copy that is committed lets its source go: whoever is left may write it in place.
+    for (const Sequence* s : sequences) after.needed += needed(*s);
     for (const auto& [b, refs] : before) {
-      change += (store_.refs(b) == 0) - (refs == 0);
+      after.change += (store_.refs(b) == 0) - (refs == 0);
       store_.change_count(b, static_cast<std::int32_t>(refs - store_.refs(b)));
     }
-    return change;
+    return after;
   }
 
  private:

@@ -671,8 +671,10 @@ class BasicKVCacheManager {
     }
     std::size_t available = store_.available();
     if (needed + most_held + reserve > available && !appended.empty()) {
-      const std::ptrdiff_t change = forecast_.change_by_commit(call_, appended);
-      (change < 0 ? needed : available) += static_cast<std::size_t>(std::abs(change));
+      const auto after = forecast_.after_commit(
+          call_, appended, [this](const Sequence& s) { return blocks_.needed(s, 1); });
+      needed = after.needed;
+      (after.change < 0 ? needed : available) += static_cast<std::size_t>(std::abs(after.change));
     }
     if (needed + reserve > available) {
       detail::throw_exhausted(where, needed, available - std::min(available, reserve));
