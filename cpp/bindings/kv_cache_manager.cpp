@@ -62,10 +62,10 @@ std::unique_ptr<Manager> make(const Index& num_blocks, const Index& block_size,
     for (const py::handle group : groups) options.groups.push_back(group.cast<GroupSpec>());
   }
   options.prefix_caching = prefix_caching;
-  const auto kind = parse_eviction_kind(eviction);
+  const auto kind = parse_eviction(eviction);
   if (!kind) {
     detail::throw_unsupported(where, "eviction '" + eviction + "'; expected " +
-                                         eviction_kind_names());
+                                         eviction_names());
   }
   options.eviction = *kind;
   if (hash_key) {

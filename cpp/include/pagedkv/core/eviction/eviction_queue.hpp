@@ -1,27 +1,182 @@
 #pragma once
-#include <list>
-#include <unordered_map>
+
+// Which block goes when no free one is left.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
+
 #include "pagedkv/core/block_allocator.hpp"
+#include "pagedkv/core/errors.hpp"
+#include "pagedkv/core/eviction/lfu.hpp"
+#include "pagedkv/core/eviction/lifetable.hpp"
+#include "pagedkv/core/eviction/recency.hpp"
+#include "pagedkv/core/eviction/s3fifo.hpp"
+
 namespace pagedkv::inline v0_1 {
-enum class EvictionKind : std::uint8_t { lru };
-inline std::optional<EvictionKind> parse_eviction_kind(std::string_view n){ if(n=="lru") return EvictionKind::lru; return std::nullopt;}
-inline std::string eviction_kind_names(){return "lru";}
-class EvictionQueue {
-  std::list<BlockId> q_; std::unordered_map<BlockId,std::list<BlockId>::iterator> at_; std::list<BlockId> aside_;
- public:
-  EvictionQueue(EvictionKind, std::size_t){}
-  void insert(BlockId,std::uint32_t,std::uint32_t){}
-  void hit(BlockId){}
-  void acquire(BlockId b){ drop(b);} void drop(BlockId b){auto i=at_.find(b); if(i!=at_.end()){q_.erase(i->second);at_.erase(i);} }
-  void release(BlockId b){ q_.push_back(b); at_[b]=std::prev(q_.end()); }
-  void remove(BlockId b){drop(b);}
-  template<class P> std::optional<BlockId> victim(P p){ for(auto b:q_) if(p(b)){drop(b);return b;} return std::nullopt; }
-  void move(BlockId f,BlockId t){ auto i=at_.find(f); if(i!=at_.end()){*i->second=t; at_[t]=i->second; at_.erase(f);} }
-  void reconsider(BlockId){}
-  std::size_t evictable_count() const {return q_.size();}
-  std::size_t memory_bytes() const {return 0;}
-};
+
+/// Eviction policies; `lifetable` is our own.
+enum class EvictionKind : std::uint8_t { lru, lfu, fifo, s3fifo, lifetable };
+
+namespace detail {
+inline constexpr std::array<std::string_view, 5> kEvictionNames{"lru", "lfu", "fifo", "s3fifo",
+                                                                "lifetable"};
+
+// In the order of EvictionKind.
+using EvictionPolicy = std::variant<LruPolicy, LfuPolicy, FifoPolicy, S3FifoPolicy, LifetablePolicy>;
+
+// A switch that the compiler can see through, where std::visit calls through a table.
+template <class Policy, class Call>
+decltype(auto) with_policy(Policy& policy, Call&& call) {
+  switch (static_cast<EvictionKind>(policy.index())) {
+    case EvictionKind::lfu: return call(*std::get_if<1>(&policy));
+    case EvictionKind::fifo: return call(*std::get_if<2>(&policy));
+    case EvictionKind::s3fifo: return call(*std::get_if<3>(&policy));
+    case EvictionKind::lifetable: return call(*std::get_if<4>(&policy));
+    case EvictionKind::lru: break;
+  }
+  return call(*std::get_if<0>(&policy));
 }
+}  // namespace detail
+
+/// Name of `kind`, as `parse_eviction` takes it.
+[[nodiscard]] constexpr std::string_view eviction_name(EvictionKind kind) noexcept {
+  return detail::kEvictionNames[static_cast<std::size_t>(kind)];
+}
+
+/// The policy of that name, or nothing. "own" is `lifetable`.
+[[nodiscard]] constexpr std::optional<EvictionKind> parse_eviction(std::string_view name) noexcept {
+  if (name == "own") return EvictionKind::lifetable;
+  for (std::size_t i = 0; i < detail::kEvictionNames.size(); ++i) {
+    if (detail::kEvictionNames[i] == name) return static_cast<EvictionKind>(i);
+  }
+  return std::nullopt;
+}
+
+/// "lru, lfu, ..."
+[[nodiscard]] inline std::string eviction_names() {
+  std::string names;
+  for (const auto name : detail::kEvictionNames) {
+    names += names.empty() ? "" : ", ";
+    names += name;
+  }
+  return names;
+}
+
+/// Bytes a block that a queue of this kind holds.
+[[nodiscard]] constexpr std::size_t eviction_bytes_per_block(EvictionKind kind) noexcept {
+  constexpr std::array<std::size_t, detail::kEvictionNames.size()> bytes{8, 9, 9, 17, 28};
+  return bytes[static_cast<std::size_t>(kind)];
+}
+
+/// Order in which the blocks of a prefix index are evicted.
+///
+/// A block enters referenced; it is evictable from its last `release` to the next `acquire`. Every
+/// call is O(1) amortised, whatever the capacity; nothing is allocated after construction. Bytes a
+/// block: lru 8, lfu and fifo 9, s3fifo 16.6, lifetable 28.
+///
+/// Decisions follow from the calls alone, in integer arithmetic: two queues that see the same calls
+/// evict the same blocks. The caller keeps to the order of states written at each call; it is not
+/// checked. For one thread at a time.
+class EvictionQueue {
+ public:
+  /// @param capacity  blocks; ids are `[0, capacity)`.
+  /// @throws CapacityError beyond 2^31 - 1, std::bad_alloc.
+  EvictionQueue(EvictionKind kind, std::size_t capacity)
+      : policy_(make(kind, checked(capacity))) {}
+
+  [[nodiscard]] EvictionKind kind() const noexcept {
+    return static_cast<EvictionKind>(policy_.index());
+  }
+
+  /// `b` enters the index, referenced.
+  /// @param key    hash of the whole prefix up to `b`; the same when `b`'s content comes again in
+  ///               another block, so that the policy knows it. Not keyed, or ranks part company.
+  /// @param depth  blocks before `b` in its prompt.
+  void insert(BlockId b, std::uint32_t key, std::uint32_t depth) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.insert(b, key, depth); });
+  }
+
+  /// A request finds `b` in the index and will use it. Before `acquire` when `b` is evictable.
+  void hit(BlockId b) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.hit(b); });
+  }
+
+  /// `b` was evictable and is referenced again.
+  void acquire(BlockId b) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.acquire(b); });
+  }
+
+  /// The last reference to `b` went; the tail of a sequence comes before its head.
+  /// @param leaf  no block in the index follows `b`.
+  void release(BlockId b, bool leaf) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.release(b, leaf); });
+  }
+
+  /// A prompt went another way at the block before `b`, which only `b` had followed so far, or at an
+  /// earlier one: called for `b` and for what follows it, nearest first. A hint: the chain has most
+  /// likely been edited, or its last block filled, and the old end is dead. Ignored for referenced
+  /// blocks and by policies other than `lifetable`.
+  void supersede(BlockId b) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.supersede(b); });
+  }
+
+  /// `b` leaves the index for another reason than eviction, in whatever state it is.
+  void remove(BlockId b) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.remove(b); });
+  }
+
+  /// Block `from` of the index is called `to` from now on, which was not in it.
+  void rename(BlockId from, BlockId to) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.rename(from, to); });
+  }
+
+  /// Takes out the next block to evict. A candidate for which `can_go(block)` is false, since others
+  /// in the index follow it, is set aside until `reconsider`.
+  /// @return nothing when no evictable block can go.
+  template <class CanGo>
+  [[nodiscard]] std::optional<BlockId> victim(CanGo&& can_go) {
+    return detail::with_policy(policy_, [&](auto& policy) { return policy.victim(can_go); });
+  }
+
+  /// What kept `b` from going is gone: if it was set aside it is next again. Otherwise nothing
+  /// happens.
+  void reconsider(BlockId b) {
+    detail::with_policy(policy_, [&](auto& policy) { policy.reconsider(b); });
+  }
+
+  /// Blocks that are not referenced, those set aside included.
+  [[nodiscard]] std::size_t evictable_count() const {
+    return detail::with_policy(policy_,
+                               [](const auto& policy) { return policy.evictable_count(); });
+  }
+
+ private:
+  static std::size_t checked(std::size_t capacity) {
+    if (capacity > BlockAllocator::kMaxCapacity) {
+      detail::throw_capacity("EvictionQueue", "capacity " + std::to_string(capacity) +
+                                                  "; expected at most 2147483647 (ids are int32)");
+    }
+    return capacity;
+  }
+
+  static detail::EvictionPolicy make(EvictionKind kind, std::size_t capacity) {
+    switch (kind) {
+      case EvictionKind::lfu: return detail::LfuPolicy(capacity);
+      case EvictionKind::fifo: return detail::FifoPolicy(capacity);
+      case EvictionKind::s3fifo: return detail::S3FifoPolicy(capacity);
+      case EvictionKind::lifetable: return detail::LifetablePolicy(capacity);
+      case EvictionKind::lru: break;
+    }
+    return detail::LruPolicy(capacity);
+  }
+
+  detail::EvictionPolicy policy_;
+};
+
+}  // namespace pagedkv::inline v0_1

@@ -99,7 +99,7 @@ class BlockStore {
       return;
     }
     ++evictable_;
-    queue_of(b).release(b);
+    queue_of(b).release(b, is_leaf(b));
     if (ttl != 0) {
       expiry_[b] = step_ + ttl;
       expiring_[step_ + ttl].push_back(b);
@@ -316,7 +316,9 @@ class BlockStore {
   [[nodiscard]] std::size_t memory_bytes() const noexcept {
     std::size_t bytes = capacity_ * (sizeof(Block) + sizeof(BlockId));
     for (const auto& tree : trees_) bytes += tree.memory_bytes();
-    for (const auto& level : levels_) bytes += level == nullptr ? 0 : level->memory_bytes();
+    for (const auto& level : levels_) {
+      bytes += level == nullptr ? 0 : capacity_ * eviction_bytes_per_block(eviction_);
+    }
     return bytes;
   }
 
@@ -343,11 +345,14 @@ class BlockStore {
   }
   EvictionQueue& queue_of(BlockId b) { return level(blocks_[b].priority); }
 
+  [[nodiscard]] bool is_leaf(BlockId b) const noexcept {
+    const auto [g, node] = node_of(b);
+    return trees_[g][node].first_child == kNoNode;
+  }
+
   /// A parent never goes before its children where they need it: the chain of full attention.
   [[nodiscard]] bool can_go(BlockId b) const noexcept {
-    const auto [g, node] = node_of(b);
-    return specs_[g].kind != GroupKind::full_attention ||
-           trees_[g][node].first_child == kNoNode;
+    return specs_[node_of(b).first].kind != GroupKind::full_attention || is_leaf(b);
   }
 
   void move(BlockId from, BlockId to) {
@@ -356,7 +361,7 @@ class BlockStore {
     if (blocks_[to].node == kNoEntry) return;
     const auto [g, node] = node_of(to);
     trees_[g].set_block(node, static_cast<std::int32_t>(to));
-    queue_of(to).move(from, to);
+    queue_of(to).rename(from, to);
   }
 
   /// `b` leaves the index.
