@@ -134,7 +134,7 @@ void as_span(benchmark::State& state) {
   require(same_bytes(f.cache.as_span().value(), f.source), "as_span shows other values");
   const auto view_often = [](const PagedKvCache& cache) {
     for (std::size_t i = 0; i < views; ++i) {
-      const auto span = cache.as_span();
+      auto span = cache.as_span();
       benchmark::DoNotOptimize(span);
       benchmark::ClobberMemory();
     }

@@ -57,8 +57,8 @@ CPP = {
 
 
 def run_cpp(program: str) -> list[tuple[Figure, Measured]]:
-    """Run the benchmark program and read what it measured; raises RuntimeError when it fails or
-    reports a benchmark that no figure stands for."""
+    """Run the benchmark program and read what it measured; raises RuntimeError when it fails or its
+    benchmarks are not those that the figures stand for."""
     with Others() as others:
         done = subprocess.run(
             [program, "--benchmark_format=json"], capture_output=True, text=True, check=False
@@ -74,4 +74,8 @@ def run_cpp(program: str) -> list[tuple[Figure, Measured]]:
             raise RuntimeError(f"[bench.run_cpp] benchmark '{name}'; expected one of {list(CPP)}")
         measured = Measured(ns=run["ns"], floor_ns=run["floor_ns"], others=others.share)
         results.append((CPP[name], measured))
+    if len(results) != len(CPP):
+        raise RuntimeError(
+            f"[bench.run_cpp] {len(results)} benchmarks of {program}; expected {len(CPP)}"
+        )
     return results
