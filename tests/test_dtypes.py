@@ -98,7 +98,9 @@ def test_what_looks_like_a_dtype_of_torch_is_taken() -> None:
     ],
 )
 def test_any_other_dtype_is_unsupported(dtype: Any) -> None:
-    with pytest.raises(UnsupportedError, match=r"(?s)^\[KvCachePool\] dtype .*; expected float64, "):
+    with pytest.raises(
+        UnsupportedError, match=r"(?s)^\[KvCachePool\] dtype .*; expected float64, "
+    ):
         KvCachePool(4, 1, dtype)
 
 

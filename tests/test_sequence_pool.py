@@ -67,12 +67,14 @@ def test_a_full_pool_raises() -> None:
 
 def test_allocating_from_a_pool_of_the_wrong_kind_is_an_invalid_slot_that_is_no_slot() -> None:
     pages, slots = kv(), ssm()
-    with refuses(InvalidSlotError, "SequencePool.alloc_ssm", "a KV pool", "an SSM pool",
-                 unchanged=pages) as raised:
+    with refuses(
+        InvalidSlotError, "SequencePool.alloc_ssm", "a KV pool", "an SSM pool", unchanged=pages
+    ) as raised:
         pages.alloc_ssm(1)
     assert raised.value.slot == 2**64 - 1
-    with refuses(InvalidSlotError, "SequencePool.alloc_kv", "an SSM pool", "a KV pool",
-                 unchanged=slots) as raised:
+    with refuses(
+        InvalidSlotError, "SequencePool.alloc_kv", "an SSM pool", "a KV pool", unchanged=slots
+    ) as raised:
         slots.alloc_kv()
     assert raised.value.slot == 2**64 - 1
 
@@ -82,13 +84,15 @@ def test_giving_back_to_a_pool_of_the_wrong_kind_is_an_invalid_slot(slot: Any) -
     pages, slots = kv(), ssm()
     pages.alloc_kv()
     slots.alloc_ssm(1)
-    with refuses(InvalidSlotError, "SequencePool.release_ssm", "a KV pool",
-                 unchanged=pages) as raised:
+    with refuses(
+        InvalidSlotError, "SequencePool.release_ssm", "a KV pool", unchanged=pages
+    ) as raised:
         pages.release_ssm(slot)
     assert raised.value.slot == slot
     assert type(raised.value.slot) is int
-    with refuses(InvalidSlotError, "SequencePool.free_kv", "an SSM pool",
-                 unchanged=slots) as raised:
+    with refuses(
+        InvalidSlotError, "SequencePool.free_kv", "an SSM pool", unchanged=slots
+    ) as raised:
         slots.free_kv(slot)
     assert raised.value.slot == slot
 
@@ -108,11 +112,14 @@ def test_an_id_that_is_out_of_range_or_already_free_is_an_invalid_slot(slot: int
         slots.alloc_ssm(1)
     pages.free_kv(1)
     slots.release_ssm(1)
-    with refuses(InvalidSlotError, "KvCachePool.free", f"page {slot} is", unchanged=pages) as raised:
+    with refuses(
+        InvalidSlotError, "KvCachePool.free", f"page {slot} is", unchanged=pages
+    ) as raised:
         pages.free_kv(slot)
     assert raised.value.slot == slot
-    with refuses(InvalidSlotError, "SsmStatePool.release", f"slot {slot} is",
-                 unchanged=slots) as raised:
+    with refuses(
+        InvalidSlotError, "SsmStatePool.release", f"slot {slot} is", unchanged=slots
+    ) as raised:
         slots.release_ssm(slot)
     assert raised.value.slot == slot
 

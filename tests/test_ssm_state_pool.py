@@ -256,7 +256,11 @@ def test_a_snapshot_of_another_shape_or_dtype_is_an_error_never_a_truncation(
     fill(slot, rng)
     other = slot_of(SsmStatePool(1, spec(**changes))).snapshot()
     with refuses(
-        ShapeError, "SsmSlot.restore", "a snapshot of SsmStateSpec(", "SsmStateSpec(", unchanged=slot
+        ShapeError,
+        "SsmSlot.restore",
+        "a snapshot of SsmStateSpec(",
+        "SsmStateSpec(",
+        unchanged=slot,
     ):
         slot.restore(other)
 

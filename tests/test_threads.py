@@ -259,7 +259,7 @@ def test_a_busy_cache_can_still_be_shown_and_asked_for_what_never_changes() -> N
 @pytest.mark.parametrize(
     ("where", "call"),
     [
-        ("SsmSlot.snapshot", lambda slot, taken: slot.snapshot()),
+        ("SsmSlot.snapshot", lambda slot, _: slot.snapshot()),
         ("SsmSlot.restore", lambda slot, taken: slot.restore(taken)),
     ],
 )

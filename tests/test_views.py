@@ -1,4 +1,4 @@
-"""NumPy views share memory, keep their owner alive, and crash nobody whatever becomes of the page."""
+"""NumPy views share memory, keep their owner alive, and crash nobody when the page is freed."""
 
 import gc
 import weakref
