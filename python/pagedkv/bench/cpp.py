@@ -40,6 +40,11 @@ CPP = {
     "PagedKvCache.as_tensor/shuffled, dim 16": Figure(
         "PagedKvCache.as_tensor(out), shuffled, tokens of 16", _ONE_CALL
     ),
+    "PagedKvCache.as_tensor/256 KiB, 16 bytes further": Figure(
+        "PagedKvCache.as_tensor(out), 256 KiB, warm, out at malloc's distance",
+        _ONE_CALL,
+        least_share=0.9,
+    ),
     "PagedKvCache.as_span": Figure(
         "PagedKvCache.as_span, 65,536 tokens", "the same of 16 tokens", least_share=0.9
     ),
