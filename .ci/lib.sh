@@ -78,5 +78,5 @@ fuzz() {
   if command -v ninja >/dev/null; then export CMAKE_GENERATOR=Ninja; fi
   cmake --preset fuzz -DPAGEDKV_FUZZ_SECONDS="$1"
   cmake --build --preset fuzz --parallel "$jobs"
-  ctest --preset fuzz --verbose --timeout $(($1 + 300))
+  ctest --preset fuzz --parallel "$jobs" --verbose --timeout $(($1 + 300))
 }

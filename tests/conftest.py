@@ -2,11 +2,15 @@
 
 import os
 import random
+import sysconfig
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Without an activated environment, too, the tools that the extra `test` installs are found.
+os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 COMMON = {
     "deadline": None,  # machines are shared: a slow example is no failure

@@ -67,8 +67,9 @@ def test_allocate_n_gives_an_int32_array() -> None:
 def test_allocate_raises_when_none_is_free() -> None:
     alloc = BlockAllocator(1)
     alloc.allocate()
-    with refuses(PoolExhaustedError, "BlockAllocator.allocate", "1 needed, 0 free",
-                 unchanged=alloc) as raised:
+    with refuses(
+        PoolExhaustedError, "BlockAllocator.allocate", "1 needed, 0 free", unchanged=alloc
+    ) as raised:
         alloc.allocate()
     assert (raised.value.needed, raised.value.free) == (1, 0)
 
@@ -77,8 +78,9 @@ def test_allocate_raises_when_none_is_free() -> None:
 def test_allocate_n_is_all_or_nothing(n: int) -> None:
     alloc = BlockAllocator(4)
     alloc.allocate_n(2)
-    with refuses(PoolExhaustedError, "BlockAllocator.allocate_n", f"{n} needed, 2 free",
-                 unchanged=alloc):
+    with refuses(
+        PoolExhaustedError, "BlockAllocator.allocate_n", f"{n} needed, 2 free", unchanged=alloc
+    ):
         alloc.allocate_n(n)
     assert alloc.allocate_n(2).tolist() == [2, 3]
 
@@ -86,8 +88,9 @@ def test_allocate_n_is_all_or_nothing(n: int) -> None:
 @pytest.mark.parametrize("n", [-1, 2**64, -(2**80)])
 def test_allocate_n_of_no_size_is_a_shape_error(n: int) -> None:
     alloc = BlockAllocator(4)
-    with refuses(ShapeError, "BlockAllocator.allocate_n", f"n is {n}", "0 to 2^64 - 1",
-                 unchanged=alloc):
+    with refuses(
+        ShapeError, "BlockAllocator.allocate_n", f"n is {n}", "0 to 2^64 - 1", unchanged=alloc
+    ):
         alloc.allocate_n(n)
 
 
@@ -122,8 +125,12 @@ def test_a_list_with_an_id_that_is_not_live_changes_nothing(make: Any, function:
     alloc.allocate_n(5)
     alloc.free(2)
     for ids, culprit in ([0, 1, 2, 3], 2), ([0, 7], 7), ([0, 8], 8), ([9, 0], 9):
-        with refuses(InvalidSlotError, f"BlockAllocator.{function}", f"block id {culprit} is",
-                     unchanged=alloc) as raised:
+        with refuses(
+            InvalidSlotError,
+            f"BlockAllocator.{function}",
+            f"block id {culprit} is",
+            unchanged=alloc,
+        ) as raised:
             getattr(alloc, function)(make(ids))
         assert raised.value.slot == culprit
 
@@ -137,8 +144,9 @@ def test_an_id_that_no_int32_holds_is_an_invalid_slot(
     alloc = BlockAllocator(8)
     alloc.allocate_n(5)
     given = np.array(ids, dtype=np.uint64) if make is np.array and max(ids) == 2**63 else make(ids)
-    with refuses(InvalidSlotError, f"BlockAllocator.{function}", str(ids[-1]), "less than 8",
-                 unchanged=alloc) as raised:
+    with refuses(
+        InvalidSlotError, f"BlockAllocator.{function}", str(ids[-1]), "less than 8", unchanged=alloc
+    ) as raised:
         getattr(alloc, function)(given)
     assert raised.value.slot == ids[-1]
 
@@ -150,8 +158,13 @@ def test_freeing_an_id_more_often_than_it_is_held_changes_nothing() -> None:
     alloc.free([0, 1, 0])
     alloc.allocate_n(2)
     alloc.acquire(1)
-    with refuses(InvalidSlotError, "BlockAllocator.free", "block id 0 is not live",
-                 "one that is held", unchanged=alloc):
+    with refuses(
+        InvalidSlotError,
+        "BlockAllocator.free",
+        "block id 0 is not live",
+        "one that is held",
+        unchanged=alloc,
+    ):
         alloc.free([0, 1, 1, 0])
 
 
@@ -180,8 +193,12 @@ def test_ref_count_is_zero_for_a_free_id_and_an_error_out_of_range() -> None:
     block = alloc.allocate()
     assert alloc.ref_count(block) == 1
     for outside in (2, -1):
-        with refuses(InvalidSlotError, "BlockAllocator.ref_count", f"{outside} is out of range",
-                     "less than 2"):
+        with refuses(
+            InvalidSlotError,
+            "BlockAllocator.ref_count",
+            f"{outside} is out of range",
+            "less than 2",
+        ):
             alloc.ref_count(outside)
 
 
@@ -227,14 +244,20 @@ def test_a_capacity_is_what_int32_ids_allow() -> None:
 
 
 @pytest.mark.parametrize(
-    "ids", [np.zeros((1, 1), np.int32), np.array(0), np.array([0.0]), np.array([True]), np.array(["a"])]
+    "ids",
+    [np.zeros((1, 1), np.int32), np.array(0), np.array([0.0]), np.array([True]), np.array(["a"])],
 )
 def test_an_array_that_is_no_list_of_integers_is_a_shape_error(ids: Any) -> None:
     alloc = BlockAllocator(2)
     alloc.allocate()
     for call in (alloc.free, alloc.acquire):
-        with refuses(ShapeError, f"BlockAllocator.{call.__name__}", str(ids.dtype),
-                     "1-D array of integers", unchanged=alloc):
+        with refuses(
+            ShapeError,
+            f"BlockAllocator.{call.__name__}",
+            str(ids.dtype),
+            "1-D array of integers",
+            unchanged=alloc,
+        ):
             call(ids)
 
 
@@ -243,8 +266,13 @@ def test_a_list_of_anything_but_integers_is_a_type_error(ids: Any) -> None:
     alloc = BlockAllocator(2)
     alloc.allocate()
     for call in (alloc.free, alloc.acquire):
-        with refuses(TypeError, f"BlockAllocator.{call.__name__}", "a block id of type",
-                     "integers", unchanged=alloc):
+        with refuses(
+            TypeError,
+            f"BlockAllocator.{call.__name__}",
+            "a block id of type",
+            "integers",
+            unchanged=alloc,
+        ):
             call(ids)
 
 

@@ -110,7 +110,10 @@ def test_a_layer_out_of_range_is_an_invalid_slot(
 ) -> None:
     table = table_of([5, 2], [1])
     with refuses(
-        InvalidSlotError, f"BlockTable.{function}", f"layer {layer} is out of range", unchanged=table
+        InvalidSlotError,
+        f"BlockTable.{function}",
+        f"layer {layer} is out of range",
+        unchanged=table,
     ) as raised:
         getattr(table, function)(layer, *arguments)
     assert raised.value.slot == layer

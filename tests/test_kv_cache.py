@@ -147,8 +147,13 @@ def test_capacity_is_a_hard_limit_never_a_silent_drop(make: Any, rng: np.random.
     cache = make()
     cache.append(*pair(rng, 4))
     more = cache.capacity - 4 + 1
-    with refuses(CapacityError, "KvCache.append", f"4 tokens held and {more} more",
-                 f"at most {cache.capacity}", unchanged=cache):
+    with refuses(
+        CapacityError,
+        "KvCache.append",
+        f"4 tokens held and {more} more",
+        f"at most {cache.capacity}",
+        unchanged=cache,
+    ):
         cache.append(*pair(rng, more))
     cache.append(*pair(rng, more - 1))
     assert cache.len == cache.capacity
@@ -162,8 +167,12 @@ def test_append_is_all_or_nothing_when_blocks_are_short(rng: np.random.Generator
     other = cache.share()
     other.append(*pair(rng, 5))
     cache.append(*pair(rng, 2))
-    with refuses(PoolExhaustedError, "BlockAllocator.allocate_n", "2 needed, 1 free",
-                 unchanged=(cache, other)):
+    with refuses(
+        PoolExhaustedError,
+        "BlockAllocator.allocate_n",
+        "2 needed, 1 free",
+        unchanged=(cache, other),
+    ):
         cache.append(*pair(rng, 6))
     other.release()
     cache.append(*pair(rng, 6))
@@ -203,9 +212,14 @@ def test_a_context_manager_releases_at_the_end_also_after_an_error(
             assert alloc.in_use == 4
         assert alloc.in_use == 3
     assert alloc.in_use == 0
-    with pytest.raises(ZeroDivisionError), paged(allocator=alloc) as cache:
-        cache.append(*pair(rng, 7))
-        raise ZeroDivisionError
+
+    def fail_inside() -> None:
+        with paged(allocator=alloc) as cache:
+            cache.append(*pair(rng, 7))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
     assert alloc.in_use == 0
 
 
@@ -255,8 +269,13 @@ def test_arrays_of_another_dtype_are_a_shape_error(dtype: str) -> None:
     cache = contiguous()
     right, wrong = np.zeros((1, HEADS, DIM), np.float32), np.zeros((1, HEADS, DIM), dtype)
     for argument, given in ("k", (wrong, right)), ("v", (right, wrong)):
-        with refuses(ShapeError, "KvCache.append", f"{argument} of dtype {np.dtype(dtype)}",
-                     "float32", unchanged=cache):
+        with refuses(
+            ShapeError,
+            "KvCache.append",
+            f"{argument} of dtype {np.dtype(dtype)}",
+            "float32",
+            unchanged=cache,
+        ):
             cache.append(*given)
 
 
@@ -307,8 +326,10 @@ def test_what_is_no_array_is_a_shape_error(nothing: Any) -> None:
         cache.append(nothing, nothing)
 
 
-@pytest.mark.parametrize("make", [lambda: KvCache.contiguous(8, 1, 4),
-                                  lambda: KvCache.paged(4, 1, 4, 2, 4, BlockAllocator(4))])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: KvCache.contiguous(8, 1, 4), lambda: KvCache.paged(4, 1, 4, 2, 4, BlockAllocator(4))],
+)
 def test_a_view_of_the_cache_itself_can_be_appended(make: Any, rng: np.random.Generator) -> None:
     cache = make()
     k, v = tokens(rng, "float32", 4, 1, 4), tokens(rng, "float32", 4, 1, 4)

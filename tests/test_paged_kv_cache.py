@@ -79,8 +79,9 @@ def test_any_float64_survives_bit_for_bit(make: Any, rng: np.random.Generator) -
 def test_a_token_of_the_wrong_size_is_a_shape_error_checked_first_also_when_full() -> None:
     cache = PagedKvCache(1, DIM)
     for wrong in 3, 5, 0:
-        with refuses(ShapeError, "PagedKvCache.append", f"{wrong} values", "4 (dim)",
-                     unchanged=cache):
+        with refuses(
+            ShapeError, "PagedKvCache.append", f"{wrong} values", "4 (dim)", unchanged=cache
+        ):
             cache.append(np.zeros(wrong))
     cache.append(np.zeros(DIM))
     with refuses(ShapeError, "PagedKvCache.append", "3 values", unchanged=cache):
@@ -95,8 +96,13 @@ def test_a_full_cache_is_a_capacity_error_even_if_the_last_block_has_room(
     max_tokens: int, rng: np.random.Generator
 ) -> None:
     cache, _ = filled(max_tokens, max_tokens, rng)
-    with refuses(CapacityError, "PagedKvCache.append", f"{max_tokens} tokens held and 1 more",
-                 f"at most {max_tokens}", unchanged=cache):
+    with refuses(
+        CapacityError,
+        "PagedKvCache.append",
+        f"{max_tokens} tokens held and 1 more",
+        f"at most {max_tokens}",
+        unchanged=cache,
+    ):
         cache.append(np.zeros(DIM))
     with refuses(CapacityError, "PagedKvCache.append_tensor", unchanged=cache):
         cache.append_tensor(np.zeros((1, DIM)))
@@ -105,8 +111,13 @@ def test_a_full_cache_is_a_capacity_error_even_if_the_last_block_has_room(
 @pytest.mark.parametrize("make", [PagedKvCache, shuffled])
 def test_append_tensor_is_all_or_nothing(make: Any, rng: np.random.Generator) -> None:
     cache, values = filled(18, 40, rng, make)
-    with refuses(CapacityError, "PagedKvCache.append_tensor", "18 tokens held and 23 more",
-                 "at most 40", unchanged=cache):
+    with refuses(
+        CapacityError,
+        "PagedKvCache.append_tensor",
+        "18 tokens held and 23 more",
+        "at most 40",
+        unchanged=cache,
+    ):
         cache.append_tensor(np.zeros((23, DIM)))
     more = tokens(rng, "float64", 22, DIM)
     cache.append_tensor(more)
@@ -122,8 +133,9 @@ def test_a_tensor_of_no_tokens_is_fine_also_when_full(rng: np.random.Generator) 
 @pytest.mark.parametrize("shape", [(DIM,), (0,), (1, 2, DIM), (2, 3), (2, 5), (), (0, 3), (DIM, 2)])
 def test_a_tensor_that_is_not_n_by_dim_is_a_shape_error(shape: tuple[int, ...]) -> None:
     cache = PagedKvCache(16, DIM)
-    with refuses(ShapeError, "PagedKvCache.append_tensor", f"shape {shape}", "(n, 4)",
-                 unchanged=cache):
+    with refuses(
+        ShapeError, "PagedKvCache.append_tensor", f"shape {shape}", "(n, 4)", unchanged=cache
+    ):
         cache.append_tensor(np.zeros(shape))
 
 
@@ -180,8 +192,13 @@ def test_an_out_that_does_not_fit_is_a_shape_error(rng: np.random.Generator) -> 
         unaligned,
     ):
         before = out.copy()
-        with refuses(ShapeError, "PagedKvCache.as_tensor", f"out of shape {out.shape}",
-                     "writable C-contiguous float64 (20, 4)", unchanged=cache):
+        with refuses(
+            ShapeError,
+            "PagedKvCache.as_tensor",
+            f"out of shape {out.shape}",
+            "writable C-contiguous float64 (20, 4)",
+            unchanged=cache,
+        ):
             cache.as_tensor(out=out)
         assert same_bits(out.copy(), before)
     with refuses(ShapeError, "PagedKvCache.as_tensor", "no ndarray", unchanged=cache):
@@ -235,7 +252,7 @@ def test_a_view_shows_its_tokens_also_after_append_and_clear(rng: np.random.Gene
 
 @pytest.mark.parametrize("start", [0, 1, 3, 16])
 def test_a_view_of_the_cache_itself_can_be_appended(start: int, rng: np.random.Generator) -> None:
-    cache, values = filled(40, 64, rng)
+    cache, _ = filled(40, 64, rng)
     view = cache.as_tensor(copy=False)
     cache.clear()
     first = tokens(rng, "float64", 1, DIM)
@@ -262,8 +279,13 @@ def test_get_token_of_a_token_that_is_not_there_is_an_invalid_slot(
     i: int, rng: np.random.Generator
 ) -> None:
     cache, _ = filled(20, 64, rng)
-    with refuses(InvalidSlotError, "PagedKvCache.get_token", f"token {i} is out of range",
-                 "less than 20", unchanged=cache) as raised:
+    with refuses(
+        InvalidSlotError,
+        "PagedKvCache.get_token",
+        f"token {i} is out of range",
+        "less than 20",
+        unchanged=cache,
+    ) as raised:
         cache.get_token(i)
     assert raised.value.slot == i
 
@@ -284,8 +306,9 @@ def test_indexing_counts_from_the_end_and_slices(rng: np.random.Generator) -> No
     ):
         assert same_bits(cache[key], values[key].copy())
     for outside in 20, -21, 2**64, -(2**64):
-        with refuses(InvalidSlotError, "PagedKvCache.__getitem__", f"token {outside}",
-                     unchanged=cache):
+        with refuses(
+            InvalidSlotError, "PagedKvCache.__getitem__", f"token {outside}", unchanged=cache
+        ):
             cache[outside]
     with pytest.raises(ValueError, match="zero"):
         cache[::0]
@@ -355,7 +378,7 @@ def test_max_tokens_zero_is_legal_and_always_full() -> None:
     assert repr(cache) == "PagedKvCache(len=0, max=0, dim=4, blocks=0/0)"
 
 
-def test_repr_shows_length_and_blocks(rng: np.random.Generator) -> None:
+def test_repr_shows_length_and_blocks() -> None:
     cache = PagedKvCache(64, 8)
     cache.append_tensor(np.zeros((20, 8)))
     assert repr(cache) == "PagedKvCache(len=20, max=64, dim=8, blocks=2/4)"
@@ -387,8 +410,9 @@ def test_what_does_not_cast_safely_is_a_shape_error(dtype: str) -> None:
     if np.dtype(dtype) == np.float64:
         pytest.skip("long double is double on this platform")
     cache = PagedKvCache(4, 2)
-    with refuses(ShapeError, "PagedKvCache.append", f"dtype {np.dtype(dtype)}", "float64",
-                 unchanged=cache):
+    with refuses(
+        ShapeError, "PagedKvCache.append", f"dtype {np.dtype(dtype)}", "float64", unchanged=cache
+    ):
         cache.append(np.zeros(2, dtype))
     with refuses(ShapeError, "PagedKvCache.append_tensor", "dtype", unchanged=cache):
         cache.append_tensor(np.zeros((1, 2), dtype))

@@ -222,8 +222,9 @@ def test_release_to_an_allocator_that_does_not_hold_the_blocks_changes_nothing()
     alloc, other, state = BlockAllocator(8), BlockAllocator(8), PagedSeqState(4, 4)
     state.ensure_capacity(alloc, 8)
     state.len = 5
-    with refuses(InvalidSlotError, "BlockAllocator.free", "is not live",
-                 unchanged=(alloc, other, state)):
+    with refuses(
+        InvalidSlotError, "BlockAllocator.free", "is not live", unchanged=(alloc, other, state)
+    ):
         state.release(other)
     state.release(alloc)
     assert alloc.in_use == 0

@@ -81,10 +81,9 @@ void in_turns(benchmark::State& state, std::size_t operations, Floor floor, Ours
   in_turns(state, operations, floor, ours, [] {});
 }
 
-/// A benchmark whose body is one call of `in_turns`.
-inline benchmark::internal::Benchmark* turns(const char* name,
-                                             void (*body)(benchmark::State& state)) {
-  return benchmark::RegisterBenchmark(name, body)
+/// Registers a benchmark whose body is one call of `in_turns`.
+inline void turns(const char* name, void (*body)(benchmark::State& state)) {
+  benchmark::RegisterBenchmark(name, body)
       ->Iterations(kTurns)
       ->UseManualTime()
       ->Unit(benchmark::kMicrosecond);

@@ -9,8 +9,6 @@
 namespace pagedkv::python {
 namespace {
 
-std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
-
 std::string name_of(py::handle dtype) { return text(dtype.attr("name")); }
 
 py::module_ numpy() { return py::module_::import("numpy"); }
@@ -78,7 +76,7 @@ py::array make_plain(const py::array& array, const py::object& dtype) {
 DType to_dtype(const char* where, const DTypeLike& dtype) {
   std::string name;
   if (py::isinstance<py::str>(dtype)) {
-    name = dtype.cast<std::string>();
+    name = text(dtype);
   } else if (PyType_Check(dtype.ptr()) != 0) {
     name = name_of(py::dtype::from_args(dtype));
   } else if (py::isinstance<py::dtype>(dtype) && !is_native(py::dtype::from_args(dtype))) {

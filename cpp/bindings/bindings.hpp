@@ -34,6 +34,9 @@ void register_kv_cache_manager(py::module_& m);
 [[noreturn]] void raise_invalid_slot(const char* where, const char* what, py::handle slot,
                                      std::size_t size);
 
+/// `str(value)` for a message, escaped where it could not stand in one.
+[[nodiscard]] std::string text(py::handle value);
+
 /// The last step of binding a class. Pickling and copying by pickling become a TypeError that says
 /// what to do `instead`; so does a call on an instance whose `__init__` never ran.
 template <class T, class... Options>
@@ -41,8 +44,8 @@ void seal(py::class_<T, Options...>& cls, const char* instead) {
   cls.def(
       "__reduce_ex__",
       [instead](const py::object& self, const Index&) -> py::typing::NoReturn {
-        const auto type = py::str(py::type::of(self).attr("__name__")).template cast<std::string>();
-        throw py::type_error("[" + type + "] cannot be pickled or copied; " + instead);
+        throw py::type_error("[" + text(py::type::of(self).attr("__name__")) +
+                             "] cannot be pickled or copied; " + instead);
       },
       py::arg("protocol"));
   // pybind11 would allocate the missing instance here and construct nothing in it.

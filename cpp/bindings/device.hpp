@@ -10,21 +10,21 @@
 namespace pagedkv::python {
 
 /// @throws UnsupportedError, with the reason, for a device other than the CPU.
-inline void expect_cpu(const char* where, const std::string& device) {
-  if (device == "cpu") return;
+inline void expect_cpu(const char* where, const py::str& device) {
+  const std::string name = text(device);
+  if (name == "cpu") return;
   std::string reason = "expected cpu, cuda or metal";
-  if (device == "cuda") reason = cuda::status();
-  if (device == "metal") reason = metal::status();
-  pagedkv::detail::throw_unsupported(where, "device '" + device + "'; " + reason);
+  if (name == "cuda") reason = cuda::status();
+  if (name == "metal") reason = metal::status();
+  pagedkv::detail::throw_unsupported(where, "device '" + name + "'; " + reason);
 }
 
 /// The CPU has one context, which Python writes as None.
 /// @throws UnsupportedError for anything else.
 inline cpu::Context cpu_context(const char* where, const NoContext& ctx) {
   if (!ctx.is_none()) {
-    pagedkv::detail::throw_unsupported(where, "a ctx of type " +
-                                                  py::str(py::type::of(ctx)).cast<std::string>() +
-                                                  "; expected None on the CPU");
+    pagedkv::detail::throw_unsupported(
+        where, "a ctx of type " + text(py::type::of(ctx)) + "; expected None on the CPU");
   }
   return {};
 }

@@ -55,9 +55,23 @@ void translate(std::exception_ptr caught) {
 
 }  // namespace
 
+std::string text(py::handle value) {
+  const py::str string(value);
+  Py_ssize_t size = 0;
+  const char* utf8 = PyUnicode_AsUTF8AndSize(string.ptr(), &size);
+  if (utf8 == nullptr) PyErr_Clear();
+  const std::string plain =
+      utf8 == nullptr ? "" : std::string(utf8, static_cast<std::size_t>(size));
+  // An exception's message ends at the first NUL.
+  if (utf8 != nullptr && plain.find('\0') == std::string::npos) return plain;
+  const auto escaped = py::reinterpret_steal<py::str>(PyObject_ASCII(string.ptr()));
+  if (!escaped) throw py::error_already_set();
+  return escaped;
+}
+
 void raise_invalid_slot(const char* where, const char* what, py::handle slot, std::size_t size) {
   const std::string message = pagedkv::detail::located(
-      where, std::string(what) + " " + py::str(slot).cast<std::string>() +
+      where, std::string(what) + " " + text(slot) +
                  " is out of range; expected 0 or more and less than " + std::to_string(size));
   set_error(ErrorClasses::get().invalid_slot, message.c_str(), slot);
   throw py::error_already_set();

@@ -65,6 +65,10 @@ using IdOrIds = Named<
 using NoContext = Named<"None">;
 /// Anything at all.
 using AnyObject = Named<"object">;
+/// What `__exit__` is told.
+using ExceptionType = Named<"type[BaseException] | None">;
+using ExceptionValue = Named<"BaseException | None">;
+using Traceback = Named<"types.TracebackType | None">;
 /// What `__eq__` returns: True, False or NotImplemented.
 using Comparison = Named<"bool">;
 /// An array whose dtype depends on the object.

@@ -11,8 +11,6 @@ namespace {
 
 constexpr std::size_t kFailed = std::numeric_limits<std::size_t>::max();
 
-std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
-
 /// Python's own integer of it. @throws TypeError where there is none.
 py::object to_integer(const Index& value) {
   auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));

@@ -181,7 +181,7 @@ void register_kv_cache(py::module_& m) {
       .def("__enter__", [](const Owned<PyKvCache>& self) { return self; })
       .def(
           "__exit__",
-          [](PyKvCache& self, const AnyObject&, const AnyObject&, const AnyObject&) {
+          [](PyKvCache& self, const ExceptionType&, const ExceptionValue&, const Traceback&) {
             const auto held = self.hold("KvCache.__exit__");
             self.cache.release();
           },
@@ -215,7 +215,11 @@ void register_kv_cache(py::module_& m) {
           [](const PyKvCache& self) { return std::string(dtype_name(self.cache.dtype())); },
           "Name of the element type.")
       .def_property_readonly(
-          "allocator", [](const PyKvCache& self) { return self.cache.allocator(); },
+          "allocator",
+          [](const PyKvCache& self) -> std::optional<std::shared_ptr<BlockAllocator>> {
+            if (auto allocator = self.cache.allocator()) return allocator;
+            return std::nullopt;
+          },
           "The shared allocator; None for the contiguous layout.")
       .def_property_readonly(
           "block_table",

@@ -76,8 +76,7 @@ py::array output_array(const char* where, const py::object& out, const PagedKvCa
   if (!fits || !array.dtype().equal(py::dtype::of<double>()) || !is_plain(array) ||
       !array.writeable()) {
     detail::throw_shape(where, "out of shape " + shape_text(array) + " and dtype " +
-                                   py::str(array.dtype()).cast<std::string>() +
-                                   (array.writeable() ? "" : ", read-only") +
+                                   text(array.dtype()) + (array.writeable() ? "" : ", read-only") +
                                    "; expected writable C-contiguous float64 (" +
                                    std::to_string(cache.len()) + ", " +
                                    std::to_string(cache.dim()) + ")");

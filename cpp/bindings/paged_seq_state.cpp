@@ -30,13 +30,13 @@ std::string repr(const State& self) {
 
 void register_paged_seq_state(py::module_& m) {
   py::class_<State> cls(m, "PagedSeqState", kDoc);
-  cls.def(py::init([](const Index& block_size, const Index& max_blocks_per_seq,
-                      const std::string& device) {
-            expect_cpu("PagedSeqState", device);
-            return std::make_unique<State>(
-                to_size("PagedSeqState", "block_size", block_size),
-                to_size("PagedSeqState", "max_blocks_per_seq", max_blocks_per_seq));
-          }),
+  cls.def(py::init(
+              [](const Index& block_size, const Index& max_blocks_per_seq, const py::str& device) {
+                expect_cpu("PagedSeqState", device);
+                return std::make_unique<State>(
+                    to_size("PagedSeqState", "block_size", block_size),
+                    to_size("PagedSeqState", "max_blocks_per_seq", max_blocks_per_seq));
+              }),
           py::arg("block_size"), py::arg("max_blocks_per_seq"), py::arg("device") = "cpu",
           "Takes no block. Raises ShapeError for a block_size of 0, UnsupportedError for a device "
           "that is not there.")

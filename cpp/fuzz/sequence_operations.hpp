@@ -85,11 +85,11 @@ class World {
 
   /// Lets one of the next device calls fail, or none.
   void arm(ByteSource& in) {
-    const std::size_t choice = in.below(16);
+    const std::size_t choice = in.below(48);
     tape.clear();
-    if (choice < 6) tape.calls_until_failure = choice / 2;
+    armed = choice < 24;
+    if (armed) tape.calls_until_failure = choice / 2;
     tape.torn = choice % 2 != 0;
-    armed = choice < 6;
   }
 
   /// Runs `call` on the armed device. It must end as `expected`, or as an error of the device.

@@ -1,5 +1,5 @@
-// Copies between pages and flat arrays: whatever the sizes and the addresses, the bytes arrive and no
-// other byte is touched.
+// Copies between pages and flat arrays: whatever the sizes and the addresses, the bytes arrive and
+// no other byte is touched.
 
 #include "pagedkv/detail/copy.hpp"
 
@@ -40,8 +40,8 @@ struct Page {
   std::byte* data;
 };
 
-/// `copy(to, from, size)` moves exactly its bytes, for sizes around each threshold and each offset of
-/// the destination within a line, and for sources just before it modulo 4,096.
+/// `copy(to, from, size)` moves exactly its bytes, for sizes around each threshold and each offset
+/// of the destination within a line, and for sources just before it modulo 4,096.
 template <class Copy>
 void expect_exact(Copy copy) {
   constexpr std::size_t kLargest = 6000;
@@ -49,8 +49,8 @@ void expect_exact(Copy copy) {
   const Bytes source = pattern(kLargest);
   Page from(kLargest + 128);
   Page to(kLargest + 2 * kMargin + 64);
-  for (const std::size_t size : {0u, 1u, 63u, 64u, 65u, 575u, 576u, 2047u, 2048u, 2049u, 4096u,
-                                 6000u}) {
+  for (const std::size_t size :
+       {0u, 1u, 63u, 64u, 65u, 575u, 576u, 2047u, 2048u, 2049u, 4096u, 6000u}) {
     for (const std::size_t to_offset : {0u, 1u, 16u, 31u, 32u, 63u}) {
       for (const std::size_t from_offset : {0u, 1u, 15u, 64u, 97u, 127u}) {
         auto* const target = to.data + kMargin + to_offset;
@@ -83,8 +83,8 @@ TEST(Copy, OfNothingNeedsNoMemory) {
 }
 
 TEST(Transfer, OfAnySizeMovesExactlyItsBytes) {
-  for (const std::size_t whole : {std::size_t{0}, detail::kStreamTransferFrom - 1,
-                                  detail::kStreamTransferFrom}) {
+  for (const std::size_t whole :
+       {std::size_t{0}, detail::kStreamTransferFrom - 1, detail::kStreamTransferFrom}) {
     expect_exact([&](std::byte* to, const std::byte* from, std::size_t size) {
       const detail::Transfer transfer(whole);
       transfer.copy(to, from, size / 2);

@@ -12,27 +12,31 @@
 
 namespace pagedkv_test {
 
-/// The error that `call` throws. It must be an `E`, no class derived from it, and its message must
-/// read "[where] ...given...; expected ...expected...".
+/// The message must read "[where] ...given...; expected ...expected...".
+inline void expect_message(std::string_view message, std::string_view where, std::string_view given,
+                           std::string_view expected) {
+  EXPECT_TRUE(message.starts_with("[" + std::string(where) + "] "))
+      << message << "\n  does not begin with the function " << where;
+  const auto middle = message.find("; expected ");
+  if (middle == message.npos) {
+    ADD_FAILURE() << message << "\n  does not say what was expected";
+    return;
+  }
+  EXPECT_NE(message.substr(0, middle).find(given), message.npos)
+      << message << "\n  does not say that it was given " << given;
+  EXPECT_NE(message.substr(middle).find(expected), message.npos)
+      << message << "\n  does not say that it expected " << expected;
+}
+
+/// The error that `call` throws. It must be an `E`, no class derived from it, with such a message.
 template <class E, class Call>
 E expect_error(Call call, std::string_view where, std::string_view given,
                std::string_view expected) {
   try {
     call();
   } catch (const E& error) {
-    EXPECT_EQ(typeid(error), typeid(E));
-    const std::string_view message = error.what();
-    EXPECT_TRUE(message.starts_with("[" + std::string(where) + "] "))
-        << message << "\n  does not begin with the function " << where;
-    const auto middle = message.find("; expected ");
-    if (middle == message.npos) {
-      ADD_FAILURE() << message << "\n  does not say what was expected";
-      return error;
-    }
-    EXPECT_NE(message.substr(0, middle).find(given), message.npos)
-        << message << "\n  does not say that it was given " << given;
-    EXPECT_NE(message.substr(middle).find(expected), message.npos)
-        << message << "\n  does not say that it expected " << expected;
+    EXPECT_TRUE(typeid(error) == typeid(E));
+    expect_message(error.what(), where, given, expected);
     return error;
   }
   throw std::logic_error("no error came from " + std::string(where));  // fails the test

@@ -48,7 +48,8 @@ TEST(SsmStateSpec, MayBeWithoutConvolution) {
 }
 
 TEST(SsmStateSpec, ADimensionOfZeroIsAShapeError) {
-  const auto expect_refused = [](std::size_t SsmStateSpec::*dimension, const char* name) {
+  using Dimension = std::size_t SsmStateSpec::*;
+  const auto expect_refused = [](Dimension dimension, const char* name) {
     auto spec = kSpec;
     spec.*dimension = 0;
     expect_error<ShapeError>([&] { spec.validate(); }, "SsmStateSpec", std::string(name) + " is 0",

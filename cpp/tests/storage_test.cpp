@@ -32,6 +32,14 @@ TEST(Storage, IsZeroedAndAlignedToACacheLine) {
   }
 }
 
+TEST(Storage, IsZeroedAlsoWhereTheMemoryWasUsedBefore) {
+  for (int round = 0; round < 10; ++round) {
+    Storage storage(1000);
+    EXPECT_TRUE(is_zero(storage)) << "round " << round;
+    std::memset(storage.data(), 0xff, storage.size());
+  }
+}
+
 TEST(Storage, IsAlignedToAHugePageWhenItIsLarge) {
   constexpr std::size_t kMiB = std::size_t{1} << 20;
   for (const std::size_t size : {4 * kMiB, 4 * kMiB + 1, 5 * kMiB}) {

@@ -1,6 +1,7 @@
 """One pool a model: pages of keys and values, or slots of recurrent state."""
 
-from typing import NoReturn
+import operator
+from typing import NoReturn, Self, SupportsIndex
 
 import numpy.typing as npt
 
@@ -31,12 +32,14 @@ class SequencePool:
         self._ssm = pool if isinstance(pool, SsmStatePool) else None
 
     @classmethod
-    def kv(cls, page_size: int, num_pages: int, dtype: npt.DTypeLike = "float32") -> "SequencePool":
+    def kv(
+        cls, page_size: SupportsIndex, num_pages: SupportsIndex, dtype: npt.DTypeLike = "float32"
+    ) -> Self:
         """A pool of ``num_pages`` slabs of ``page_size`` values."""
         return cls(KvCachePool(page_size, num_pages, dtype))
 
     @classmethod
-    def ssm(cls, capacity: int, spec: SsmStateSpec) -> "SequencePool":
+    def ssm(cls, capacity: SupportsIndex, spec: SsmStateSpec) -> Self:
         """A pool of ``capacity`` slots of ``spec``."""
         return cls(SsmStatePool(capacity, spec))
 
@@ -46,29 +49,29 @@ class SequencePool:
             self._wrong_kind("alloc_kv", InvalidSlotError.NO_SLOT)
         return self._kv.alloc()
 
-    def free_kv(self, page: int) -> None:
+    def free_kv(self, page: SupportsIndex) -> None:
         """Gives a page back. Raises InvalidSlotError for one out of range or already free. O(1)."""
         if self._kv is None:
             self._wrong_kind("free_kv", page)
         self._kv.free(page)
 
-    def alloc_ssm(self, request_id: int) -> int:
+    def alloc_ssm(self, request_id: SupportsIndex) -> int:
         """A zeroed slot for the request. Raises PoolExhaustedError when full."""
         if self._ssm is None:
             self._wrong_kind("alloc_ssm", InvalidSlotError.NO_SLOT)
         return self._ssm.alloc(request_id)
 
-    def release_ssm(self, slot: int) -> None:
+    def release_ssm(self, slot: SupportsIndex) -> None:
         """Gives a slot back. Raises InvalidSlotError for one out of range or already free. O(1)."""
         if self._ssm is None:
             self._wrong_kind("release_ssm", slot)
         self._ssm.release(slot)
 
-    def ssm_slot(self, slot: int) -> SsmSlotView | None:
+    def ssm_slot(self, slot: SupportsIndex) -> SsmSlotView | None:
         """The slot for reading; None when it is not live or this is a KV pool."""
         return None if self._ssm is None else self._ssm.slot_view(slot)
 
-    def ssm_slot_mut(self, slot: int) -> SsmSlot | None:
+    def ssm_slot_mut(self, slot: SupportsIndex) -> SsmSlot | None:
         """The slot for writing; None when it is not live or this is a KV pool."""
         return None if self._ssm is None else self._ssm.slot(slot)
 
@@ -93,8 +96,9 @@ class SequencePool:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("[SequencePool] cannot be pickled or copied; save what its slots hold")
 
-    def _wrong_kind(self, function: str, slot: int) -> NoReturn:
+    def _wrong_kind(self, function: str, slot: SupportsIndex) -> NoReturn:
         kinds = ("a KV", "an SSM") if self.is_kv_based else ("an SSM", "a KV")
         raise InvalidSlotError(
-            f"[SequencePool.{function}] called on {kinds[0]} pool; expected {kinds[1]} pool", slot
+            f"[SequencePool.{function}] called on {kinds[0]} pool; expected {kinds[1]} pool",
+            operator.index(slot),
         )

@@ -4,6 +4,10 @@
 #include <cstdlib>
 #include <new>
 
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
+
 namespace {
 
 // More than any test means to get: refused here, because some allocators end the process instead.
@@ -49,15 +53,23 @@ constexpr std::size_t kDefault = __STDCPP_DEFAULT_NEW_ALIGNMENT__;
 
 }  // namespace
 
-// The other forms, nothrow and array, call these.
+// Every form but the nothrow ones, which call these: a sanitizer brings its own of those left out.
 void* operator new(std::size_t size) { return counted(size, kDefault); }
+void* operator new[](std::size_t size) { return counted(size, kDefault); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
   return counted(size, static_cast<std::size_t>(alignment));
 }
+void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
 void operator delete(void* memory) noexcept { discounted(memory); }
+void operator delete[](void* memory) noexcept { discounted(memory); }
 void operator delete(void* memory, std::size_t) noexcept { discounted(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { discounted(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { discounted(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { discounted(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { discounted(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { discounted(memory); }
 
 namespace pagedkv_test {
 

@@ -12,7 +12,8 @@ std::size_t live_allocations() noexcept;
 /// Allocations since the program began.
 std::size_t total_allocations() noexcept;
 
-/// Lets the compiler believe that somebody reads `object`, so that it cannot leave its allocations out.
+/// Lets the compiler believe that somebody reads `object`, so that it cannot leave its allocations
+/// out.
 void keep(const void* object) noexcept;
 
 /// While it lives, the `n`-th allocation (1 is the next) throws std::bad_alloc: it alone, or it and

@@ -40,6 +40,11 @@ CPP = {
     "PagedKvCache.as_tensor/shuffled, dim 16": Figure(
         "PagedKvCache.as_tensor(out), shuffled, tokens of 16", _ONE_CALL
     ),
+    "PagedKvCache.as_tensor/256 KiB, 16 bytes further": Figure(
+        "PagedKvCache.as_tensor(out), 256 KiB, warm, out at malloc's distance",
+        _ONE_CALL,
+        least_share=0.9,
+    ),
     "PagedKvCache.as_span": Figure(
         "PagedKvCache.as_span, 65,536 tokens", "the same of 16 tokens", least_share=0.9
     ),
@@ -57,8 +62,8 @@ CPP = {
 
 
 def run_cpp(program: str) -> list[tuple[Figure, Measured]]:
-    """Run the benchmark program and read what it measured; raises RuntimeError when it fails or
-    reports a benchmark that no figure stands for."""
+    """Run the benchmark program and read what it measured; raises RuntimeError when it fails or its
+    benchmarks are not those that the figures stand for."""
     with Others() as others:
         done = subprocess.run(
             [program, "--benchmark_format=json"], capture_output=True, text=True, check=False
@@ -74,4 +79,8 @@ def run_cpp(program: str) -> list[tuple[Figure, Measured]]:
             raise RuntimeError(f"[bench.run_cpp] benchmark '{name}'; expected one of {list(CPP)}")
         measured = Measured(ns=run["ns"], floor_ns=run["floor_ns"], others=others.share)
         results.append((CPP[name], measured))
+    if len(results) != len(CPP):
+        raise RuntimeError(
+            f"[bench.run_cpp] {len(results)} benchmarks of {program}; expected {len(CPP)}"
+        )
     return results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def _line(figure: Figure, measured: Measured, judged: bool) -> str:
 def machine(processor: int | None, results: Sequence[tuple[Figure, Measured]]) -> str:
     """What was measured on, in a few lines."""
     build = pagedkv.build_info()
-    busiest = max((measured.others for _, measured in results), default=0.0)
+    others = [measured.others for _, measured in results] or [0.0]
     kept = "kept on one of them" if processor is not None else "not kept on one of them"
     lines = (
         f"date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
@@ -56,7 +57,8 @@ def machine(processor: int | None, results: Sequence[tuple[Figure, Measured]]) -
         f"system: {platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         f"software: pagedkv {build['version']} ({build['compiler']}, {build['build_type']}), "
         f"Python {platform.python_version()}, NumPy {np.__version__}",
-        f"other processes: at most {busiest:.0%} of the machine during a figure",
+        f"other processes: {statistics.median(others):.0%} of the machine (median over figures), "
+        f"{max(others):.0%} at most",
     )
     return "\n".join(f"- {line}" for line in lines)
 

@@ -72,8 +72,7 @@ class KvCache {
   KvCache(KvCache&&) noexcept = default;
   KvCache& operator=(KvCache&& other) noexcept {
     if (this != &other) {
-      give_back();
-      std::destroy_at(this);
+      std::destroy_at(this);  // gives the blocks back
       std::construct_at(this, std::move(other));
     }
     return *this;

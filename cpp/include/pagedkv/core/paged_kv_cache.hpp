@@ -18,8 +18,8 @@
 namespace pagedkv::inline v0_1 {
 
 /// A growing sequence of float64 vectors in blocks of 16 tokens, all allocated up front: appending
-/// allocates nothing. Blocks are reached through a `BlockTable`. Values survive bit for bit. For one
-/// thread at a time. Copies are deep.
+/// allocates nothing. Blocks are reached through a `BlockTable`. Values survive bit for bit. For
+/// one thread at a time. Copies are deep.
 class PagedKvCache {
  public:
   /// Tokens a block.
@@ -70,11 +70,12 @@ class PagedKvCache {
   /// @throws ShapeError for another size (checked first), CapacityError when full.
   void append(std::span<const double> token) {
     if (token.size() != dim_) [[unlikely]] {
-      detail::throw_shape("PagedKvCache.append", std::to_string(token.size()) +
-                                                     " values; expected " + std::to_string(dim_) +
-                                                     " (dim)");
+      detail::throw_shape(
+          "PagedKvCache.append",
+          std::to_string(token.size()) + " values; expected " + std::to_string(dim_) + " (dim)");
     }
-    if (len_ == max_tokens_) [[unlikely]] throw_full("PagedKvCache.append", 1);
+    if (len_ == max_tokens_) [[unlikely]]
+      throw_full("PagedKvCache.append", 1);
     detail::copy_bytes(token_bytes(len_), reinterpret_cast<const std::byte*>(token.data()),
                        dim_ * sizeof(double));
     ++len_;
@@ -91,7 +92,8 @@ class PagedKvCache {
                                      " (dim)");
     }
     const std::size_t n = tokens.size() / dim_;
-    if (n > max_tokens_ - len_) [[unlikely]] throw_full(where, n);
+    if (n > max_tokens_ - len_) [[unlikely]]
+      throw_full(where, n);
     const auto* from = reinterpret_cast<const std::byte*>(tokens.data());
     const detail::Transfer transfer(tokens.size_bytes());
     for_each_run(len_, len_ + n, [&](std::byte* run, std::size_t size) {
@@ -105,10 +107,9 @@ class PagedKvCache {
   /// @throws ShapeError when `out` has another size.
   void as_tensor(std::span<double> out) const {
     if (out.size() != len_ * dim_) [[unlikely]] {
-      detail::throw_shape("PagedKvCache.as_tensor", std::to_string(out.size()) +
-                                                        " values; expected " +
-                                                        std::to_string(len_) + " x " +
-                                                        std::to_string(dim_));
+      detail::throw_shape("PagedKvCache.as_tensor",
+                          std::to_string(out.size()) + " values; expected " + std::to_string(len_) +
+                              " x " + std::to_string(dim_));
     }
     auto* to = reinterpret_cast<std::byte*>(out.data());
     const detail::Transfer transfer(out.size_bytes());
@@ -143,8 +144,8 @@ class PagedKvCache {
   /// Forgets every token; memory and block order stay. O(1).
   void clear() noexcept { len_ = 0; }
 
-  /// Lays logical block i on physical block `order[i]`. For tests that must not rely on blocks lying
-  /// in order.
+  /// Lays logical block i on physical block `order[i]`. For tests that must not rely on blocks
+  /// lying in order.
   /// @throws CapacityError when tokens are held, ShapeError when `order` is not a permutation of
   ///         `[0, num_blocks())`.
   void permute_blocks(std::span<const BlockId> order) {
@@ -223,7 +224,8 @@ class PagedKvCache {
     return const_cast<std::byte*>(std::as_const(*this).token_bytes(i));
   }
 
-  /// Calls `visit(bytes, size)` for every longest run of tokens [first, last) that lies in one piece.
+  /// Calls `visit(bytes, size)` for every longest run of tokens [first, last) that lies in one
+  /// piece.
   template <class Self, class Visit>
   static void for_each_run_of(Self& self, std::size_t first, std::size_t last, Visit visit) {
     if (first == last) return;

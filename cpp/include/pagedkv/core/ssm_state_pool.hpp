@@ -151,8 +151,8 @@ class SsmStatePool {
         slot_stride_(detail::checked_sum(
             kName, conv_offset_, detail::round_up(kName, spec.conv_bytes(), detail::kCacheLine))),
         allocator_(capacity),
-        tenancies_(capacity),
-        storage_(detail::checked_product(kName, {capacity, slot_stride_})) {}
+        storage_(detail::checked_product(kName, {capacity, slot_stride_})),
+        tenancies_(capacity) {}
 
   /// A slot for `request_id`, zeroed. O(bytes of a slot), the zeroing.
   /// @throws PoolExhaustedError when none is free.
@@ -211,8 +211,8 @@ class SsmStatePool {
   std::size_t conv_offset_;  // bytes from the start of a slot to its convolution history
   std::size_t slot_stride_;
   BlockAllocator allocator_;
-  std::vector<Tenancy> tenancies_;
   detail::Storage storage_;  // [capacity, slot_stride_]
+  std::vector<Tenancy> tenancies_;
 };
 
 }  // namespace pagedkv::inline v0_1

@@ -1,0 +1,788 @@
+# Written by tools/stubs.py from what is built; do not edit.
+# ruff: noqa
+"""
+The compiled core of pagedkv; import pagedkv instead.
+"""
+
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import types
+import typing
+
+__all__: list[str] = [
+    "BlockAllocator",
+    "BlockPool",
+    "BlockTable",
+    "KvCache",
+    "KvCachePool",
+    "PagedKvCache",
+    "PagedSeqState",
+    "SsmSlot",
+    "SsmSlotView",
+    "SsmSnapshot",
+    "SsmStatePool",
+    "SsmStateSpec",
+    "build_info",
+]
+
+class BlockAllocator:
+    """
+    Hands out block ids ``0 .. capacity - 1`` and counts who holds them.
+
+    An id that was given back is handed out before a fresh one, last in first out; fresh ids come 0
+    first. Every id that comes back is checked for range and liveness. One id costs O(1), n cost O(n).
+    """
+    def __contains__(self, id: typing.SupportsIndex) -> bool: ...
+    def __init__(self, capacity: typing.SupportsIndex) -> None:
+        """
+        A pool of ``capacity`` ids (0 to 2**31 - 1), all free.
+        """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def acquire(
+        self,
+        ids: typing.SupportsIndex
+        | collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> None:
+        """
+        Holds each id once more (one id, or a list or array of them): all or none. Raises InvalidSlotError for an id that is out of range or not live.
+        """
+    def allocate(self) -> int:
+        """
+        One block, held once. Raises PoolExhaustedError when none is free. O(1).
+        """
+    def allocate_n(self, n: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ids ``[n]``, each held once: all or none. Raises PoolExhaustedError.
+        """
+    def free(
+        self,
+        ids: typing.SupportsIndex
+        | collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> None:
+        """
+        Gives one hold of each id back (one id, or a list or array of them): all or none. Raises InvalidSlotError for an id that is out of range, not live, or named more often than it is held; nothing has changed then.
+        """
+    def is_live(self, id: typing.SupportsIndex) -> bool:
+        """
+        Whether anybody holds the id; any integer will do.
+        """
+    def ref_count(self, id: typing.SupportsIndex) -> int:
+        """
+        How often the id is held; 0 when it is free.
+        """
+    @property
+    def capacity(self) -> int:
+        """
+        All blocks.
+        """
+    @property
+    def free_count(self) -> int:
+        """
+        Blocks that nobody holds.
+        """
+    @property
+    def in_use(self) -> int:
+        """
+        Blocks that somebody holds.
+        """
+    @property
+    def peak_in_use(self) -> int:
+        """
+        Most blocks that were ever held at once.
+        """
+
+class BlockPool:
+    """
+    A fixed number of pages in host memory, allocated and zeroed here.
+
+    A page holds the keys and the values ``[num_kv_heads, block_size, head_dim]`` of one layer.
+    ``num_layers`` is for information: each layer has its own block list in ``BlockTable``. Contents are
+    not zeroed when a page is freed. A view of a freed page stays readable memory of the pool, but
+    whoever gets the page next writes there.
+    """
+    def __init__(
+        self,
+        capacity: typing.SupportsIndex,
+        block_size: typing.SupportsIndex,
+        num_layers: typing.SupportsIndex,
+        num_kv_heads: typing.SupportsIndex,
+        head_dim: typing.SupportsIndex,
+        dtype: numpy.typing.DTypeLike = "float32",
+    ) -> None:
+        """
+        Raises ShapeError for a dimension of 0, UnsupportedError for an unknown dtype.
+        """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def allocate(self) -> int | None:
+        """
+        The id of one page, or None when the pool is exhausted. O(1).
+        """
+    def free(self, id: typing.SupportsIndex) -> None:
+        """
+        Gives a page back. Raises InvalidSlotError for an id out of range or not live. O(1).
+        """
+    def keys(self, id: typing.SupportsIndex) -> numpy.typing.NDArray[typing.Any]:
+        """
+        A writable view ``[num_kv_heads, block_size, head_dim]`` of the page's keys. bfloat16 is shown as uint16, fp8 and int4 (two values a byte) as uint8.
+        """
+    def utilization(self) -> float:
+        """
+        Share of pages in use, in [0, 1]; 0.0 for a pool without pages.
+        """
+    def values(self, id: typing.SupportsIndex) -> numpy.typing.NDArray[typing.Any]:
+        """
+        A writable view of the page's values, likewise.
+        """
+    @property
+    def block_size(self) -> int:
+        """
+        Tokens a page.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        Name of the element type.
+        """
+    @property
+    def free_count(self) -> int:
+        """
+        Pages free.
+        """
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def total_count(self) -> int:
+        """
+        All pages.
+        """
+
+class BlockTable:
+    """
+    Logical to physical: for each layer the block ids of its tokens.
+
+    It refers to blocks, it does not own them; the same id may stand in it more than once.
+    """
+
+    __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> BlockTable: ...
+    def __deepcopy__(self, memo: typing.Any) -> BlockTable: ...
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getitem__(self, layer: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        A layer's ids as an int32 array, a copy; -1 is the last layer.
+        """
+    def __init__(self, num_layers: typing.SupportsIndex, block_size: typing.SupportsIndex) -> None:
+        """
+        Empty lists for ``num_layers`` layers. Raises ShapeError for a block_size of 0.
+        """
+    def __iter__(self) -> collections.abc.Iterator[numpy.typing.NDArray[numpy.int32]]: ...
+    def __len__(self) -> int: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def append_block(self, layer: typing.SupportsIndex, id: typing.SupportsIndex) -> None:
+        """
+        Appends a block id to a layer. Raises InvalidSlotError for a layer out of range.
+        """
+    def as_array(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        The table as int32 ``[num_layers, max_blocks]``, rows padded with -1; a copy.
+        """
+    def get_block(self, layer: typing.SupportsIndex, logical: typing.SupportsIndex) -> int | None:
+        """
+        The id of a layer's block number ``logical``, or None past its end.
+        """
+    def num_blocks(self, layer: typing.SupportsIndex) -> int:
+        """
+        Blocks of a layer.
+        """
+    def token_capacity(self, layer: typing.SupportsIndex) -> int:
+        """
+        Tokens that a layer's blocks have room for.
+        """
+    def truncate(
+        self, layer: typing.SupportsIndex, num_tokens: typing.SupportsIndex
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Keeps the blocks that the first ``num_tokens`` tokens need and returns the int32 ids of the others, in logical order, for the caller to free.
+        """
+    @property
+    def block_size(self) -> int:
+        """
+        Tokens a block.
+        """
+    @property
+    def num_layers(self) -> int: ...
+
+class PagedSeqState:
+    """
+    The paged state of one sequence.
+
+    Its blocks on the host, and on the device the block table and the context length that kernels read.
+    The device is written only where it differs from the host; table entries without a block hold -1.
+    Blocks belong to the allocator that they were taken from: pass the same one each time, and release
+    before the last reference goes.
+    """
+    def __bool__(self) -> bool: ...
+    def __init__(
+        self,
+        block_size: typing.SupportsIndex,
+        max_blocks_per_seq: typing.SupportsIndex,
+        device: str = "cpu",
+    ) -> None:
+        """
+        Takes no block. Raises ShapeError for a block_size of 0, UnsupportedError for a device that is not there.
+        """
+    def __len__(self) -> int: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def ensure_capacity(
+        self, alloc: BlockAllocator, target_len: typing.SupportsIndex, ctx: None = None
+    ) -> None:
+        """
+        Takes as many blocks as ``target_len`` tokens need and uploads the new table entries; never shrinks. Raises CapacityError beyond max_blocks_per_seq, PoolExhaustedError when the blocks are not there; nothing has changed then.
+        """
+    def release(self, alloc: BlockAllocator, ctx: None = None) -> None:
+        """
+        Gives every block back and sets ``len`` to 0; twice is harmless. Without a context the device is rewritten by the next ensure_capacity and sync_context_len.
+        """
+    def sync_context_len(self, ctx: None = None) -> None:
+        """
+        Writes ``len`` to the device. Raises CapacityError when it is beyond the blocks held.
+        """
+    def truncate(self, alloc: BlockAllocator, num_tokens: typing.SupportsIndex) -> None:
+        """
+        Back to ``num_tokens`` tokens, if there are more; gives back the blocks that they do not need.
+        """
+    @property
+    def block_size(self) -> int:
+        """
+        Tokens a block.
+        """
+    @property
+    def block_table_buf(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Read-only view of the device's table, int32 ``[max_blocks_per_seq]``, -1 where there is no block.
+        """
+    @property
+    def blocks(self) -> list[int]:
+        """
+        Block ids in logical order; a copy.
+        """
+    @property
+    def context_lens_buf(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Read-only view of the length on the device, int32 ``[1]``.
+        """
+    @property
+    def device(self) -> str: ...
+    @property
+    def len(self) -> int:
+        """
+        Tokens held; checked against the blocks by sync_context_len.
+        """
+    @len.setter
+    def len(self, arg1: typing.SupportsIndex) -> None: ...
+    @property
+    def max_blocks_per_seq(self) -> int: ...
+
+class KvCache:
+    """
+    The keys and values of one layer for one sequence.
+
+    Made by ``KvCache.contiguous`` (``k``, ``v`` are ``[num_kv_heads, capacity, head_dim]``) or
+    ``KvCache.paged`` (``k``, ``v`` are pools ``[num_blocks, num_kv_heads, block_size, head_dim]`` that
+    any number of sequences share through ``share()``). As a context manager it gives its blocks back at
+    the end.
+    """
+    @staticmethod
+    def contiguous(
+        capacity: typing.SupportsIndex,
+        num_kv_heads: typing.SupportsIndex,
+        head_dim: typing.SupportsIndex,
+        dtype: numpy.typing.DTypeLike = "float32",
+    ) -> KvCache:
+        """
+        A cache for ``capacity`` tokens in one piece.
+        """
+    @staticmethod
+    def paged(
+        num_blocks: typing.SupportsIndex,
+        num_kv_heads: typing.SupportsIndex,
+        head_dim: typing.SupportsIndex,
+        block_size: typing.SupportsIndex,
+        max_blocks_per_seq: typing.SupportsIndex,
+        allocator: BlockAllocator,
+        dtype: numpy.typing.DTypeLike = "float32",
+    ) -> KvCache:
+        """
+        A pool of ``num_blocks`` blocks, whose ids ``allocator`` hands out, and the first sequence's cache over it.
+        """
+    def __bool__(self) -> bool: ...
+    def __enter__(self) -> KvCache: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def append(self, k: numpy.typing.ArrayLike, v: numpy.typing.ArrayLike) -> None:
+        """
+        Appends ``[n, num_kv_heads, head_dim]`` keys and values: all or none. Raises ShapeError, CapacityError beyond ``capacity``, PoolExhaustedError when blocks are short. O(bytes).
+        """
+    def release(self) -> None:
+        """
+        Empties the cache and gives its blocks back; twice is harmless.
+        """
+    def share(self) -> KvCache:
+        """
+        Another sequence's cache, empty, over the same pool and allocator. Raises UnsupportedError for a contiguous cache.
+        """
+    def to_dense(self) -> tuple[numpy.typing.NDArray[typing.Any], numpy.typing.NDArray[typing.Any]]:
+        """
+        Copies of keys and values, each ``[len, num_kv_heads, head_dim]``. O(bytes).
+        """
+    def truncate(self, num_tokens: typing.SupportsIndex) -> None:
+        """
+        Back to ``num_tokens`` tokens, if there are more; blocks that are not needed go back.
+        """
+    @property
+    def allocator(self) -> BlockAllocator | None:
+        """
+        The shared allocator; None for the contiguous layout.
+        """
+    @property
+    def block_size(self) -> int:
+        """
+        Tokens a block; 0 for the contiguous layout.
+        """
+    @property
+    def block_table(self) -> numpy.typing.NDArray[numpy.int32] | None:
+        """
+        Read-only int32 view ``[max_blocks_per_seq]``, -1 where there is no block; None for the contiguous layout.
+        """
+    @property
+    def capacity(self) -> int:
+        """
+        Most tokens that the cache takes.
+        """
+    @property
+    def context_lens(self) -> numpy.typing.NDArray[numpy.int32] | None:
+        """
+        Read-only int32 view ``[1]`` of the length; None for the contiguous layout.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        Name of the element type.
+        """
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def k(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        Writable view of the keys' storage: ``[num_kv_heads, capacity, head_dim]``, or the pool ``[num_blocks, num_kv_heads, block_size, head_dim]``.
+        """
+    @property
+    def len(self) -> int:
+        """
+        Tokens held.
+        """
+    @property
+    def num_blocks(self) -> int:
+        """
+        Blocks of the pool; 0 for the contiguous layout.
+        """
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def paged_block_indices(self) -> list[int]:
+        """
+        Block ids that this cache holds, in logical order; a copy.
+        """
+    @property
+    def v(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        Writable view of the values' storage, likewise.
+        """
+
+class PagedKvCache:
+    """
+    A growing sequence of float64 vectors in blocks of 16 tokens.
+
+    All ``ceil(max_tokens / 16)`` blocks are allocated up front; appending allocates nothing. Values
+    survive bit for bit. Indexing and iteration give copies of tokens.
+    """
+    def __array__(
+        self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
+    ) -> numpy.typing.NDArray[typing.Any]: ...
+    def __bool__(self) -> bool: ...
+    def __copy__(self) -> PagedKvCache: ...
+    def __deepcopy__(self, memo: typing.Any) -> PagedKvCache: ...
+    def __getitem__(
+        self, key: slice | typing.SupportsIndex
+    ) -> numpy.typing.NDArray[numpy.float64]: ...
+    def __init__(self, max_tokens: typing.SupportsIndex, dim: typing.SupportsIndex) -> None:
+        """
+        Room for ``max_tokens`` tokens (0 is legal and always full) of ``dim`` values. Raises ShapeError for a dim of 0.
+        """
+    def __iter__(self) -> collections.abc.Iterator[numpy.typing.NDArray[numpy.float64]]: ...
+    def __len__(self) -> int: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def _permute_blocks(
+        self,
+        order: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> None:
+        """
+        For tests: lays logical block i of an empty cache on physical block ``order[i]``.
+        """
+    def append(self, token: numpy.typing.ArrayLike) -> None:
+        """
+        Appends one token ``[dim]``. Raises ShapeError for another size (checked first), CapacityError when full. Allocates nothing.
+        """
+    def append_tensor(self, t: numpy.typing.ArrayLike) -> None:
+        """
+        Appends ``[n, dim]`` tokens: all or none. Raises ShapeError, CapacityError.
+        """
+    def as_tensor(
+        self, *, out: numpy.typing.NDArray[numpy.float64] | None = None, copy: bool | None = None
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        All tokens as contiguous float64 ``[len, dim]``: a new array, or ``out`` filled. With ``copy=False`` a read-only view in O(1) where the blocks lie in order in memory, else ShapeError (a ValueError, as NumPy's own).
+        """
+    def clear(self) -> None:
+        """
+        Forgets every token; keeps the memory.
+        """
+    def clone(self) -> PagedKvCache:
+        """
+        A deep copy.
+        """
+    def get_token(self, i: typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        A copy of token ``i``, float64 ``[dim]``. Raises InvalidSlotError, an IndexError.
+        """
+    @property
+    def blocks_in_use(self) -> int:
+        """
+        Blocks that hold tokens.
+        """
+    @property
+    def dim(self) -> int:
+        """
+        Values a token.
+        """
+    @property
+    def is_empty(self) -> bool: ...
+    @property
+    def len(self) -> int:
+        """
+        Tokens held.
+        """
+    @property
+    def max_tokens(self) -> int:
+        """
+        Most tokens held.
+        """
+    @property
+    def num_blocks(self) -> int:
+        """
+        Blocks allocated.
+        """
+
+class KvCachePool:
+    """
+    A fixed number of slabs of ``page_size`` values, allocated and zeroed here.
+
+    Contents are not zeroed when a page is freed.
+    """
+    def __init__(
+        self,
+        page_size: typing.SupportsIndex,
+        num_pages: typing.SupportsIndex,
+        dtype: numpy.typing.DTypeLike = "float32",
+    ) -> None:
+        """
+        Raises ShapeError for a page_size of 0, UnsupportedError for an unknown dtype.
+        """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def alloc(self) -> int:
+        """
+        One page. Raises PoolExhaustedError. O(1).
+        """
+    def free(self, page: typing.SupportsIndex) -> None:
+        """
+        Gives a page back. Raises InvalidSlotError for one out of range or already free. O(1).
+        """
+    def page(self, page: typing.SupportsIndex) -> numpy.typing.NDArray[typing.Any]:
+        """
+        A writable view ``[page_size]`` of a live page. Raises InvalidSlotError.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        Name of the element type.
+        """
+    @property
+    def free_count(self) -> int:
+        """
+        Pages free.
+        """
+    @property
+    def num_pages(self) -> int:
+        """
+        All pages.
+        """
+    @property
+    def page_size(self) -> int:
+        """
+        Values a page.
+        """
+    @property
+    def used_count(self) -> int:
+        """
+        Pages handed out.
+        """
+
+class SsmStateSpec:
+    """
+    What one request's slot of recurrent state holds.
+
+    Over all layers: the state ``[num_layers, num_heads, head_dim, d_state]`` and the inputs that the
+    causal convolution still needs, ``[num_layers, conv_dim, d_conv - 1]``.
+    """
+    def __copy__(self) -> SsmStateSpec: ...
+    def __deepcopy__(self, memo: typing.Any) -> SsmStateSpec: ...
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self,
+        num_layers: typing.SupportsIndex,
+        num_heads: typing.SupportsIndex,
+        head_dim: typing.SupportsIndex,
+        d_state: typing.SupportsIndex,
+        conv_dim: typing.SupportsIndex,
+        d_conv: typing.SupportsIndex,
+        dtype: numpy.typing.DTypeLike = "float32",
+    ) -> None:
+        """
+        Raises ShapeError for a dimension of 0 (conv_dim may be 0), UnsupportedError for a dtype below 8 bits.
+        """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    @property
+    def conv_dim(self) -> int: ...
+    @property
+    def d_conv(self) -> int: ...
+    @property
+    def d_state(self) -> int: ...
+    @property
+    def dtype(self) -> str:
+        """
+        Name of the element type.
+        """
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def slot_bytes(self) -> int:
+        """
+        Bytes of state in a slot.
+        """
+
+class SsmSnapshot:
+    """
+    A copy of one request's recurrent state and position.
+
+    ``to_bytes`` and ``from_bytes`` carry it to another process: a checked header and raw bytes.
+    """
+
+    __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    @staticmethod
+    def from_bytes(data: bytes) -> SsmSnapshot:
+        """
+        Raises ShapeError for bytes that to_bytes did not make.
+        """
+    def __copy__(self) -> SsmSnapshot: ...
+    def __deepcopy__(self, memo: typing.Any) -> SsmSnapshot: ...
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def to_bytes(self) -> bytes: ...
+    @property
+    def conv_state(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        Read-only view ``[num_layers, conv_dim, d_conv - 1]``.
+        """
+    @property
+    def position(self) -> int: ...
+    @property
+    def spec(self) -> SsmStateSpec: ...
+    @property
+    def ssm_state(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        Read-only view ``[num_layers, num_heads, head_dim, d_state]``.
+        """
+
+class SsmSlotView:
+    """
+    One request's recurrent state, for reading.
+
+    Once the slot is released every access raises InvalidSlotError, also when the slot has been handed
+    out again.
+    """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def snapshot(self) -> SsmSnapshot:
+        """
+        A copy of state and position that outlives the slot.
+        """
+    @property
+    def conv_state(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        View ``[num_layers, conv_dim, d_conv - 1]``.
+        """
+    @property
+    def index(self) -> int: ...
+    @property
+    def is_live(self) -> bool:
+        """
+        False once the slot was released.
+        """
+    @property
+    def position(self) -> int:
+        """
+        Tokens that the state has consumed.
+        """
+    @property
+    def request_id(self) -> int:
+        """
+        The id that the slot was allocated for.
+        """
+    @property
+    def ssm_state(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        View ``[num_layers, num_heads, head_dim, d_state]``.
+        """
+
+class SsmSlot:
+    """
+    One request's recurrent state, for reading and writing.
+
+    Once the slot is released every access raises InvalidSlotError, also when the slot has been handed
+    out again.
+    """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def advance(self, n: typing.SupportsIndex = 1) -> None:
+        """
+        Counts ``n`` more tokens as consumed.
+        """
+    def restore(self, snapshot: SsmSnapshot) -> None:
+        """
+        Puts state and position back. Raises ShapeError when the snapshot is of another spec.
+        """
+    def snapshot(self) -> SsmSnapshot:
+        """
+        A copy of state and position that outlives the slot.
+        """
+    @property
+    def conv_state(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        View ``[num_layers, conv_dim, d_conv - 1]``.
+        """
+    @property
+    def index(self) -> int: ...
+    @property
+    def is_live(self) -> bool:
+        """
+        False once the slot was released.
+        """
+    @property
+    def position(self) -> int:
+        """
+        Tokens that the state has consumed; set it when the state was written from elsewhere.
+        """
+    @position.setter
+    def position(self, arg1: typing.SupportsIndex) -> None: ...
+    @property
+    def request_id(self) -> int:
+        """
+        The id that the slot was allocated for.
+        """
+    @property
+    def ssm_state(self) -> numpy.typing.NDArray[typing.Any]:
+        """
+        View ``[num_layers, num_heads, head_dim, d_state]``.
+        """
+
+class SsmStatePool:
+    """
+    A fixed number of slots of recurrent state in host memory.
+
+    A slot reads as zero and at position 0 whenever it is handed out.
+    """
+    def __init__(self, capacity: typing.SupportsIndex, spec: SsmStateSpec) -> None:
+        """
+        All slots free.
+        """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def alloc(self, request_id: typing.SupportsIndex) -> int:
+        """
+        A zeroed slot for the request. Raises PoolExhaustedError. O(bytes of a slot).
+        """
+    def release(self, slot: typing.SupportsIndex) -> None:
+        """
+        Gives a slot back. Raises InvalidSlotError for one out of range or already free. O(1).
+        """
+    def slot(self, index: typing.SupportsIndex) -> SsmSlot | None:
+        """
+        The live slot, writable, or None.
+        """
+    def slot_view(self, index: typing.SupportsIndex) -> SsmSlotView | None:
+        """
+        The live slot, read-only, or None.
+        """
+    @property
+    def capacity(self) -> int:
+        """
+        All slots.
+        """
+    @property
+    def free_count(self) -> int:
+        """
+        Slots free.
+        """
+    @property
+    def spec(self) -> SsmStateSpec: ...
+    @property
+    def used_count(self) -> int:
+        """
+        Slots handed out.
+        """
+
+def build_info() -> dict[str, typing.Any]:
+    """
+    What was built and what this machine offers: version, compiler, build type, instruction sets found and chosen, backends (True, or why not), threads.
+    """
+
+__version__: str
