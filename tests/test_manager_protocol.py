@@ -408,3 +408,15 @@ def test_step_sees_that_its_own_commits_end_what_had_to_be_copied() -> None:
     batch = m.step([2, 1], [6, 6])
     assert batch.copies.tolist() == []
     m.check()
+
+
+def test_a_fork_that_is_told_other_tokens_for_what_both_share_stays_out_of_the_index() -> None:
+    m = KVCacheManager(8, 4)
+    m.add(1, [1, 2, 3])
+    m.acquire([1])
+    m.schedule([1], [4])
+    m.commit([1], [4])  # the fourth token is written and not known yet
+    m.fork(1, 2)
+    m.append([1, 2], [4, 5])
+    m.check()
+    assert (m.probe([1, 2, 3, 4, 9]), m.probe([1, 2, 3, 5, 9])) == (4, 3)

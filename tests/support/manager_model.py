@@ -111,8 +111,9 @@ class ManagerModel(IndexModel):
                     self.ref(node.block)
                     self.priority[node.block] = max(self.priority[node.block], s.priority)
                     s.shadows[depth] = node.block
-            elif s.shadows and self.refs[own] != 1:
-                # Others hold this block and not what is above it in the index.
+            elif own in self.node_of or (s.shadows and self.refs[own] != 1):
+                # It is there under other tokens, which a fork of it was told; or others hold this
+                # block and not what is above it in the index.
                 s.store = False
                 return
             else:

@@ -425,9 +425,12 @@ class SequenceBlocks {
     const std::int32_t held = tree[node].block;
     if (held == kNoBlock && own != kNoBlock) {
       // Others that hold this block do not hold the shadows above it: below them it must stay out.
-      const bool is_reachable = group.shadows.empty() || store_.refs(static_cast<BlockId>(own)) == 1;
-      if (!is_reachable ||
-          !store_.attach(g, node, static_cast<BlockId>(own), group.indexed, s.priority)) {
+      // So must one that is there under other tokens: a fork was told others for what both share.
+      const auto b = static_cast<BlockId>(own);
+      const bool may_enter =
+          !store_.is_indexed(b) && (group.shadows.empty() || store_.refs(b) == 1);
+      if (!may_enter ||
+          !store_.attach(g, node, b, group.indexed, s.priority)) {
         store_.drop_cursor(g, node);
         s.store = false;  // or the salt is full; what follows could not be reached either
         return false;
