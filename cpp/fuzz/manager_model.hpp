@@ -122,6 +122,8 @@ template <class Source>
   options.events = in.below(3) == 0;
   options.prefix_caching = in.below(6) != 0;
   options.watermark = in.below(4) == 0 ? 0.1 : 0.0;
+  options.eviction =
+      static_cast<pagedkv::EvictionKind>(in.below(pagedkv::detail::kEvictionNames.size()));
   const std::size_t interval = options.block_size * (1 + in.below(3));
   const auto window = GroupSpec::sliding_window(1 + in.below(12), in.below(2) * in.below(6));
   switch (in.below(6)) {
