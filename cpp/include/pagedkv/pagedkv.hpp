@@ -10,6 +10,7 @@
 #include "pagedkv/core/errors.hpp"
 #include "pagedkv/core/kv_cache.hpp"
 #include "pagedkv/core/kv_cache_pool.hpp"
+#include "pagedkv/core/manager/kv_cache_manager.hpp"
 #include "pagedkv/core/paged_kv_cache.hpp"
 #include "pagedkv/core/paged_seq_state.hpp"
 #include "pagedkv/core/sequence_pool.hpp"

@@ -23,7 +23,12 @@ template <class Hash>
   const auto& spec = store.specs()[g];
   const auto path = match.path(g);
   const std::size_t first = path.size() * spec.block_size;
-  if (first > match.full_tokens()) {
+  // A state or a window alone forgets its tokens sooner than the groups beside it.
+  std::size_t known = 0;
+  for (std::size_t other = 0; other < store.specs().size(); ++other) {
+    known = std::max(known, match.path(other).size() * store.specs()[other].block_size);
+  }
+  if (spec.kind != GroupKind::full_attention && known > match.full_tokens()) {
     return spec.kind == GroupKind::ssm ? MissReason::no_checkpoint : MissReason::window_lost;
   }
   const auto& tree = store.tree(g);
