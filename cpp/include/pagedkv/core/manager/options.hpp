@@ -25,8 +25,8 @@ struct ManagerOptions {
   std::vector<GroupSpec> groups = {GroupSpec::full_attention()};
   bool prefix_caching = true;  ///< keep what sequences computed, for others to reuse
   EvictionKind eviction = EvictionKind::lru;
-  std::optional<detail::HashKey> hash_key;  ///< of the prefix index; nothing: drawn at random
-  bool partial_reuse = true;        ///< reuse the common start of a block by copying it
+  std::optional<detail::HashKey> hash_key = {};  ///< of the prefix index; nothing: drawn at random
+  bool partial_reuse = true;                ///< reuse the common start of a block by copying it
   double watermark = 0.0;           ///< share of blocks kept from sequences that committed nothing
   bool null_block = false;          ///< block 0 is never handed out and pads tables
   bool events = false;              ///< record what enters and leaves the prefix index
@@ -38,16 +38,16 @@ struct ManagerOptions {
 [[nodiscard]] inline ManagerOptions resolved(ManagerOptions options) {
   constexpr const char* where = "KVCacheManager";
   if (options.num_blocks > BlockAllocator::kMaxCapacity) {
-    detail::throw_capacity(where, "num_blocks " + std::to_string(options.num_blocks) +
-                                      "; expected fewer than 2^31");
+    detail::throw_capacity(
+        where, "num_blocks " + std::to_string(options.num_blocks) + "; expected fewer than 2^31");
   }
   if (options.groups.empty() || options.groups.size() > kMaxGroups) {
     detail::throw_shape(where, std::to_string(options.groups.size()) + " groups; expected 1 to " +
                                    std::to_string(kMaxGroups));
   }
   if (!(options.watermark >= 0.0 && options.watermark < 1.0)) {
-    detail::throw_shape(where, "watermark " + std::to_string(options.watermark) +
-                                   "; expected a share in [0, 1)");
+    detail::throw_shape(
+        where, "watermark " + std::to_string(options.watermark) + "; expected a share in [0, 1)");
   }
   if (options.null_block && options.num_blocks == 0) detail::throw_zero(where, "num_blocks");
   for (auto& group : options.groups) {
@@ -96,9 +96,9 @@ struct ReuseCounts {
 struct ManagerStats {
   ReuseCounts reuse;
   std::size_t num_sequences = 0;
-  std::size_t num_blocks = 0;          // all that are handed out, the null block not counted
-  std::size_t num_free_blocks = 0;     // that schedule could take: unused, or cached and evictable
-  std::size_t num_cached_blocks = 0;   // in the prefix index, in use or not
+  std::size_t num_blocks = 0;         // all that are handed out, the null block not counted
+  std::size_t num_free_blocks = 0;    // that schedule could take: unused, or cached and evictable
+  std::size_t num_cached_blocks = 0;  // in the prefix index, in use or not
   std::uint64_t evictions = 0;
   std::uint64_t preemptions = 0;
   std::uint64_t block_copies = 0;
