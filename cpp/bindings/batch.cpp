@@ -47,9 +47,9 @@ void define_group(Class& cls, GroupOf group_of) {
          [=](const Self& self) {
            const PyGroupBatch g = group_of(self);
            const auto width = static_cast<py::ssize_t>(g.batch->max_blocks_per_seq());
-           return py::array_t<std::int32_t>(
-               {static_cast<py::ssize_t>(g.batch->num_seqs), width}, {width * 4, py::ssize_t{4}},
-               g.part().block_tables.data(), g.owner);
+           return py::array_t<std::int32_t>({static_cast<py::ssize_t>(g.batch->num_seqs), width},
+                                            {width * 4, py::ssize_t{4}},
+                                            g.part().block_tables.data(), g.owner);
          },
          "int32 ``[num_seqs, max_blocks_per_seq]``, padded with -1 (0 with a null block).")
       .def_property_readonly(
@@ -115,8 +115,8 @@ void register_batch(py::module_& m) {
   cls.def(
          "__getitem__",
          [](const Owned<PyBatch>& self, const Index& group) {
-           return group_of(self, to_item("Batch.__getitem__", "group", group,
-                                         self->batch->num_groups()));
+           return group_of(self,
+                           to_item("Batch.__getitem__", "group", group, self->batch->num_groups()));
          },
          py::arg("group"))
       .def("__len__", [](const PyBatch& self) { return self.batch->num_groups(); })
@@ -138,8 +138,7 @@ void register_batch(py::module_& m) {
             return view(self->batch->positions, self->batch->num_new_tokens, self);
           },
           "int32 ``[num_new_tokens]``: position of each new token in its sequence.")
-      .def_property_readonly("num_seqs",
-                             [](const PyBatch& self) { return self.batch->num_seqs; })
+      .def_property_readonly("num_seqs", [](const PyBatch& self) { return self.batch->num_seqs; })
       .def_property_readonly("num_new_tokens",
                              [](const PyBatch& self) { return self.batch->num_new_tokens; })
       .def_property_readonly("max_query_len",

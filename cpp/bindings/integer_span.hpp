@@ -11,8 +11,8 @@
 
 namespace pagedkv::python {
 
-/// Integers of type `T` that came from Python as an array or a sequence; no copy of a plain array of
-/// exactly that type.
+/// Integers of type `T` that came from Python as an array or a sequence; no copy of a plain array
+/// of exactly that type.
 template <class T>
 class IntegerSpan {
  public:
@@ -29,10 +29,10 @@ class IntegerSpan {
     }
     const char kind = array.dtype().kind();
     if (array.ndim() != 1 || (kind != 'i' && kind != 'u')) {
-      pagedkv::detail::throw_shape(
-          where, std::string(argument) + " of dtype " +
-                     py::str(array.dtype()).template cast<std::string>() + " and shape " +
-                     shape_text(array) + "; expected a list or 1-D array of integers");
+      pagedkv::detail::throw_shape(where, std::string(argument) + " of dtype " +
+                                              py::str(array.dtype()).template cast<std::string>() +
+                                              " and shape " + shape_text(array) +
+                                              "; expected a list or 1-D array of integers");
     }
     if (array.dtype().is(py::dtype::of<T>()) && (array.flags() & py::array::c_style) != 0) {
       owner_ = array;
@@ -53,10 +53,9 @@ class IntegerSpan {
     copied_.reserve(static_cast<std::size_t>(wide.size()));
     for (py::ssize_t i = 0; i < wide.size(); ++i) {
       if (!std::in_range<T>(from[i])) {
-        pagedkv::detail::throw_shape(where_, std::string(argument_) + " with " +
-                                                 std::to_string(from[i]) +
-                                                 "; expected integers of " +
-                                                 std::to_string(8 * sizeof(T)) + " bits");
+        pagedkv::detail::throw_shape(
+            where_, std::string(argument_) + " with " + std::to_string(from[i]) +
+                        "; expected integers of " + std::to_string(8 * sizeof(T)) + " bits");
       }
       copied_.push_back(static_cast<T>(from[i]));
     }

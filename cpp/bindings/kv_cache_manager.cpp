@@ -64,15 +64,14 @@ std::unique_ptr<Manager> make(const Index& num_blocks, const Index& block_size,
   options.prefix_caching = prefix_caching;
   const auto kind = parse_eviction(eviction);
   if (!kind) {
-    detail::throw_unsupported(where, "eviction '" + eviction + "'; expected " +
-                                         eviction_names());
+    detail::throw_unsupported(where, "eviction '" + eviction + "'; expected " + eviction_names());
   }
   options.eviction = *kind;
   if (hash_key) {
     const auto key = hash_key->cast<std::string>();
     if (key.size() != 16) {
-      detail::throw_shape(where, "a hash_key of " + std::to_string(key.size()) +
-                                     " bytes; expected 16");
+      detail::throw_shape(where,
+                          "a hash_key of " + std::to_string(key.size()) + " bytes; expected 16");
     }
     detail::HashKey words;
     std::memcpy(&words, key.data(), sizeof words);
@@ -137,8 +136,7 @@ py::object into_batch(const char* where, Manager& self, const py::object& out, F
     return py::cast(PyBatch{self.own_batch(), py::none()});
   }
   if (!py::isinstance<PyBatch>(out)) {
-    detail::throw_shape(where, "out of type " +
-                                   py::str(py::type::of(out)).cast<std::string>() +
+    detail::throw_shape(where, "out of type " + py::str(py::type::of(out)).cast<std::string>() +
                                    "; expected a Batch");
   }
   fill(out.cast<PyBatch&>().batch.get());
@@ -228,8 +226,9 @@ PyBatch new_batch(const Manager& self, const Index& max_seqs, const Index& max_t
     }
     auto array = py::reinterpret_borrow<py::array>(buffers);
     if (!array.writeable() || (array.flags() & py::array::c_style) == 0) {
-      detail::throw_shape(where, "buffers that are read-only or not contiguous; expected a "
-                                 "writable C-contiguous array");
+      detail::throw_shape(where,
+                          "buffers that are read-only or not contiguous; expected a "
+                          "writable C-contiguous array");
     }
     memory = {static_cast<std::byte*>(array.mutable_data()),
               static_cast<std::size_t>(array.nbytes())};
@@ -274,7 +273,8 @@ void register_groups(py::module_& m) {
             self.block_size == 0 ? "" : ", block_size=" + std::to_string(self.block_size);
         switch (self.kind) {
           case GroupKind::full_attention:
-            return self.block_size == 0 ? "FullAttention()" : "FullAttention(" + size.substr(2) + ")";
+            return self.block_size == 0 ? "FullAttention()"
+                                        : "FullAttention(" + size.substr(2) + ")";
           case GroupKind::sliding_window:
             return "SlidingWindow(window=" + std::to_string(self.window) +
                    ", sink_tokens=" + std::to_string(self.sink_tokens) + size + ")";
@@ -326,15 +326,15 @@ void register_kv_cache_manager(py::module_& m) {
           py::arg("groups") = py::none(), py::kw_only(), py::arg("prefix_caching") = true,
           py::arg("eviction") = "lru", py::arg("hash_key") = py::none(),
           py::arg("partial_reuse") = true, py::arg("watermark") = 0.0,
-          py::arg("null_block") = false, py::arg("events") = false,
-          py::arg("num_host_blocks") = 0)
+          py::arg("null_block") = false, py::arg("events") = false, py::arg("num_host_blocks") = 0)
       .def("add", &add, py::arg("seq_id"), py::arg("tokens"), py::kw_only(),
-           py::arg("salt") = py::bytes(), py::arg("extras") = py::tuple(),
-           py::arg("priority") = 0, py::arg("ttl") = py::none(), py::arg("reuse") = true,
-           py::arg("store") = true, "Registers a sequence and its tokens; takes no block.")
-      .def("acquire", &acquire, py::arg("seq_ids"),
-           "Admits sequences that hold nothing: holds what the prefix index has of them and returns "
-           "how many tokens that is, int32 ``[n]``.")
+           py::arg("salt") = py::bytes(), py::arg("extras") = py::tuple(), py::arg("priority") = 0,
+           py::arg("ttl") = py::none(), py::arg("reuse") = true, py::arg("store") = true,
+           "Registers a sequence and its tokens; takes no block.")
+      .def(
+          "acquire", &acquire, py::arg("seq_ids"),
+          "Admits sequences that hold nothing: holds what the prefix index has of them and returns "
+          "how many tokens that is, int32 ``[n]``.")
       .def("fit", &fit, py::arg("seq_ids"), py::arg("num_new_tokens"),
            "How many of these, from the front, schedule would take now; changes nothing.")
       .def("schedule", &schedule, py::arg("seq_ids"), py::arg("num_new_tokens"), py::kw_only(),
@@ -349,8 +349,7 @@ void register_kv_cache_manager(py::module_& m) {
           },
           py::arg("seq_ids"), py::arg("num_tokens"),
           "Keys and values of this many more tokens are written.")
-      .def("append", &append, py::arg("seq_ids"), py::arg("tokens"),
-           py::arg("counts") = py::none(),
+      .def("append", &append, py::arg("seq_ids"), py::arg("tokens"), py::arg("counts") = py::none(),
            "Token ids are now known: one a sequence, or ``counts[i]`` of sequence i.")
       .def("step", &step, py::arg("seq_ids"), py::arg("tokens"), py::kw_only(),
            py::arg("out") = py::none(), py::arg("pad_to") = py::none(),
@@ -411,9 +410,7 @@ void register_kv_cache_manager(py::module_& m) {
            py::arg("extras") = py::tuple(), "Tokens that acquire would find; changes nothing.")
       .def(
           "pin",
-          [](Manager& self, const Index& seq_id) {
-            self.pin(to_id("KVCacheManager.pin", seq_id));
-          },
+          [](Manager& self, const Index& seq_id) { self.pin(to_id("KVCacheManager.pin", seq_id)); },
           py::arg("seq_id"), "Keeps what is committed from eviction until unpin.")
       .def(
           "unpin",
@@ -445,9 +442,10 @@ void register_kv_cache_manager(py::module_& m) {
             self.set_salt_limit(std::string_view(salt), most);
           },
           py::arg("salt"), py::arg("max_blocks"), "At most this many cached blocks of a salt.")
-      .def("new_batch", &new_batch, py::arg("max_seqs"), py::arg("max_tokens"),
-           py::arg("max_blocks_per_seq"), py::arg("buffers") = py::none(),
-           "A batch to pass as ``out``, in its own memory or in ``buffers`` (pinned, for instance).")
+      .def(
+          "new_batch", &new_batch, py::arg("max_seqs"), py::arg("max_tokens"),
+          py::arg("max_blocks_per_seq"), py::arg("buffers") = py::none(),
+          "A batch to pass as ``out``, in its own memory or in ``buffers`` (pinned, for instance).")
       .def(
           "num_tokens",
           [](const Manager& self, const Index& id) {
@@ -487,43 +485,41 @@ void register_kv_cache_manager(py::module_& m) {
       .def_property_readonly("usage", &Manager::usage, "Share of blocks held, in [0, 1].")
       .def_property_readonly("memory_bytes", &Manager::memory_bytes,
                              "Bytes of the books: blocks, index, eviction.")
-      .def(
-          "stats",
-          [](const Manager& self) {
-            const auto stats = self.stats();
-            py::dict out = reuse_dict(stats.reuse);
-            out["num_sequences"] = stats.num_sequences;
-            out["num_blocks"] = stats.num_blocks;
-            out["num_free_blocks"] = stats.num_free_blocks;
-            out["num_cached_blocks"] = stats.num_cached_blocks;
-            out["evictions"] = stats.evictions;
-            out["preemptions"] = stats.preemptions;
-            out["block_copies"] = stats.block_copies;
-            out["steps"] = stats.steps;
-            return out;
-          })
+      .def("stats",
+           [](const Manager& self) {
+             const auto stats = self.stats();
+             py::dict out = reuse_dict(stats.reuse);
+             out["num_sequences"] = stats.num_sequences;
+             out["num_blocks"] = stats.num_blocks;
+             out["num_free_blocks"] = stats.num_free_blocks;
+             out["num_cached_blocks"] = stats.num_cached_blocks;
+             out["evictions"] = stats.evictions;
+             out["preemptions"] = stats.preemptions;
+             out["block_copies"] = stats.block_copies;
+             out["steps"] = stats.steps;
+             return out;
+           })
       .def(
           "salt_stats",
           [](const Manager& self, const py::bytes& salt) {
             return reuse_dict(self.salt_stats(std::string_view(salt)));
           },
           py::arg("salt"), "Counters of one salt alone.")
-      .def(
-          "take_events",
-          [](Manager& self) {
-            py::list out;
-            for (const auto& event : self.take_events()) {
-              py::dict item;
-              item["kind"] = event.kind == CacheEvent::Kind::stored ? "stored" : "removed";
-              item["group"] = event.group;
-              item["hash"] = digest(event.hash);
-              item["parent_hash"] = digest(event.parent_hash);
-              item["tokens"] =
-                  IdArray(static_cast<py::ssize_t>(event.tokens.size()), event.tokens.data());
-              out.append(item);
-            }
-            return out;
-          })
+      .def("take_events",
+           [](Manager& self) {
+             py::list out;
+             for (const auto& event : self.take_events()) {
+               py::dict item;
+               item["kind"] = event.kind == CacheEvent::Kind::stored ? "stored" : "removed";
+               item["group"] = event.group;
+               item["hash"] = digest(event.hash);
+               item["parent_hash"] = digest(event.parent_hash);
+               item["tokens"] =
+                   IdArray(static_cast<py::ssize_t>(event.tokens.size()), event.tokens.data());
+               out.append(item);
+             }
+             return out;
+           })
       .def("check", &Manager::check, "Checks every invariant; raises on the first broken one.")
       .def("__repr__", [](const Manager& self) {
         return "KVCacheManager(num_blocks=" + std::to_string(self.options().num_blocks) +

@@ -387,9 +387,8 @@ class ManagerRun : public ManagerDriver<Hash, Source> {
   void misuse() {
     const SeqId unknown = last_id_ + 1;
     const std::int32_t one_token = 1;
-    this->template expect_refusal<pagedkv::SequenceError>([&] {
-      m_.commit({&unknown, 1}, {&one_token, 1});
-    });
+    this->template expect_refusal<pagedkv::SequenceError>(
+        [&] { m_.commit({&unknown, 1}, {&one_token, 1}); });
     const ModelSequence* s = one(Standing::running);
     if (s == nullptr) return;
     const SeqId twice[] = {s->id, s->id};
@@ -398,21 +397,18 @@ class ManagerRun : public ManagerDriver<Hash, Source> {
     this->template expect_refusal<pagedkv::SequenceError>([&] { m_.add(s->id, {}); });
     const auto pending = static_cast<std::int32_t>(s->scheduled - s->committed);
     const std::int32_t too_many = pending + 1;
-    this->template expect_refusal<pagedkv::CapacityError>([&] {
-      m_.commit({&s->id, 1}, {&too_many, 1});
-    });
+    this->template expect_refusal<pagedkv::CapacityError>(
+        [&] { m_.commit({&s->id, 1}, {&too_many, 1}); });
     this->template expect_refusal<pagedkv::ShapeError>([&] { m_.commit({&s->id, 1}, ones); });
     if (pending != 0) {
-      this->template expect_refusal<pagedkv::CapacityError>([&] {
-        (void)m_.swap_out({&s->id, 1});
-      });
+      this->template expect_refusal<pagedkv::CapacityError>(
+          [&] { (void)m_.swap_out({&s->id, 1}); });
     }
     pagedkv::Batch small = m_.new_batch(1, 1, 1);
     const auto count = static_cast<std::int32_t>(m_.options().block_size + 1);
     if (m_.fit({&s->id, 1}, {&count, 1}) == 1) {
-      this->template expect_refusal<pagedkv::CapacityError>([&] {
-        m_.schedule({&s->id, 1}, {&count, 1}, 0, &small);
-      });
+      this->template expect_refusal<pagedkv::CapacityError>(
+          [&] { m_.schedule({&s->id, 1}, {&count, 1}, 0, &small); });
     }
   }
 

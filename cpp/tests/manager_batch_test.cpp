@@ -186,9 +186,7 @@ TEST(Batch, RefusesAStepThatItHasNoRoomForAndChangesNothing) {
   const std::vector<SeqId> ids{0, 1};
   const auto refuse = [&](Batch batch, std::int32_t count, std::size_t pad_to) {
     expect_error<CapacityError>(
-        [&] {
-          engine.manager.schedule(ids, Ints{count, count}, 0, &batch, pad_to);
-        },
+        [&] { engine.manager.schedule(ids, Ints{count, count}, 0, &batch, pad_to); },
         "KVCacheManager.schedule", "blocks a sequence", "at most");
     EXPECT_EQ(engine.manager.num_scheduled(0), 5u);
     EXPECT_EQ(engine.manager.num_free_blocks(), 60u);

@@ -1,5 +1,5 @@
-// One caller at a time: while a call runs, a second one from another thread gets an error and changes
-// nothing.
+// One caller at a time: while a call runs, a second one from another thread gets an error and
+// changes nothing.
 
 #include <gtest/gtest.h>
 

@@ -12,13 +12,20 @@ import types
 import typing
 
 __all__: list[str] = [
+    "Batch",
     "BlockAllocator",
     "BlockPool",
     "BlockTable",
+    "FullAttention",
+    "GroupBatch",
+    "GroupSpec",
+    "KVCacheManager",
     "KvCache",
     "KvCachePool",
     "PagedKvCache",
     "PagedSeqState",
+    "SlidingWindow",
+    "Ssm",
     "SsmSlot",
     "SsmSlotView",
     "SsmSnapshot",
@@ -779,6 +786,414 @@ class SsmStatePool:
         """
         Slots handed out.
         """
+
+class GroupBatch:
+    """
+    One group's part of a batch.
+    """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    @property
+    def block_tables(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs, max_blocks_per_seq]``, padded with -1 (0 with a null block).
+        """
+    @property
+    def copies(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[n, 2]``: block copies (from, to) to do before the step writes; a copy.
+        """
+    @property
+    def kv_indices(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32: the live blocks of all sequences, one after the other.
+        """
+    @property
+    def kv_indptr(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs + 1]``: where each sequence's blocks begin in kv_indices.
+        """
+    @property
+    def kv_last_page_len(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: tokens in the last block.
+        """
+    @property
+    def kv_start(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: first token of the live blocks behind a hole of the table; 0 without one.
+        """
+    @property
+    def slot_mapping(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        int64 ``[num_new_tokens]``: where each new token is written.
+        """
+    @property
+    def state_slots(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: the block that holds the state (ssm groups).
+        """
+
+class Batch:
+    """
+    The metadata of one step, in arrays that kernels take as they are.
+
+    Strides never change. Arrays are views: the next call that fills the batch overwrites them.
+    ``batch[g]`` is group g's part; ``batch.x`` is ``batch[0].x``.
+    """
+    def __getitem__(self, group: typing.SupportsIndex) -> GroupBatch: ...
+    def __len__(self) -> int: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    @property
+    def block_tables(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs, max_blocks_per_seq]``, padded with -1 (0 with a null block).
+        """
+    @property
+    def copies(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[n, 2]``: block copies (from, to) to do before the step writes; a copy.
+        """
+    @property
+    def kv_indices(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32: the live blocks of all sequences, one after the other.
+        """
+    @property
+    def kv_indptr(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs + 1]``: where each sequence's blocks begin in kv_indices.
+        """
+    @property
+    def kv_last_page_len(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: tokens in the last block.
+        """
+    @property
+    def kv_start(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: first token of the live blocks behind a hole of the table; 0 without one.
+        """
+    @property
+    def max_query_len(self) -> int: ...
+    @property
+    def max_seq_len(self) -> int: ...
+    @property
+    def num_new_tokens(self) -> int: ...
+    @property
+    def num_seqs(self) -> int: ...
+    @property
+    def positions(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_new_tokens]``: position of each new token in its sequence.
+        """
+    @property
+    def query_start_loc(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs + 1]``: prefix sums of new tokens a sequence.
+        """
+    @property
+    def seq_lens(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: tokens held, the new ones counted.
+        """
+    @property
+    def slot_mapping(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        int64 ``[num_new_tokens]``: where each new token is written.
+        """
+    @property
+    def state_slots(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32 ``[num_seqs]``: the block that holds the state (ssm groups).
+        """
+
+class GroupSpec:
+    """
+    Layers that share one block table.
+    """
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    @property
+    def block_size(self) -> int:
+        """
+        Tokens a block; 0: the manager's own.
+        """
+
+class KVCacheManager:
+    """
+    Decides which physical block holds which tokens, for many sequences.
+
+    It deals in block ids alone and never touches keys or values. Every call takes the whole batch and is
+    all or nothing. A sequence has three lengths: known (token ids given), scheduled (slots handed out)
+    and committed (keys and values written).
+    """
+    def __bool__(self) -> bool: ...
+    def __contains__(self, seq_id: typing.SupportsIndex) -> bool: ...
+    def __init__(
+        self,
+        num_blocks: typing.SupportsIndex,
+        block_size: typing.SupportsIndex = 16,
+        groups: typing.Any = None,
+        *,
+        prefix_caching: bool = True,
+        eviction: str = "lru",
+        hash_key: bytes | None = None,
+        partial_reuse: bool = True,
+        watermark: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        null_block: bool = False,
+        events: bool = False,
+        num_host_blocks: typing.SupportsIndex = 0,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def accept(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        paths: typing.Any,
+    ) -> typing.Any:
+        """
+        Tree drafts: the accepted paths become contiguous. Returns slot moves, int64 ``[n, 2]``, of each group where there are several.
+        """
+    def acquire(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Admits sequences that hold nothing: holds what the prefix index has of them and returns how many tokens that is, int32 ``[n]``.
+        """
+    def add(
+        self,
+        seq_id: typing.SupportsIndex,
+        tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        *,
+        salt: bytes = b"",
+        extras: collections.abc.Iterable[tuple[int, int, bytes]] = (),
+        priority: typing.SupportsIndex = 0,
+        ttl: typing.SupportsIndex | None = None,
+        reuse: bool = True,
+        store: bool = True,
+    ) -> None:
+        """
+        Registers a sequence and its tokens; takes no block.
+        """
+    def append(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        counts: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]]
+        | None = None,
+    ) -> None:
+        """
+        Token ids are now known: one a sequence, or ``counts[i]`` of sequence i.
+        """
+    def block_ids(
+        self, seq_id: typing.SupportsIndex, group: typing.SupportsIndex = 0
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        A group's table, int32, -1 in holes; a copy.
+        """
+    def check(self) -> None:
+        """
+        Checks every invariant; raises on the first broken one.
+        """
+    def commit(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        num_tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> None:
+        """
+        Keys and values of this many more tokens are written.
+        """
+    def compact(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Packs live blocks to the front; pairs (from, to) to copy, int32 ``[n, 2]``.
+        """
+    def evict(self, n: typing.SupportsIndex) -> int:
+        """
+        Evicts up to n cached blocks; returns how many went.
+        """
+    def fit(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        num_new_tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> int:
+        """
+        How many of these, from the front, schedule would take now; changes nothing.
+        """
+    def fork(self, seq_id: typing.SupportsIndex, new_id: typing.SupportsIndex) -> None:
+        """
+        A copy that shares every committed block.
+        """
+    def free(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> None:
+        """
+        Ends sequences; committed blocks stay findable until evicted.
+        """
+    def hold(self, seq_id: typing.SupportsIndex, num_tokens: typing.SupportsIndex) -> int:
+        """
+        A lease: the blocks of these tokens outlive free() until release(lease).
+        """
+    def new_batch(
+        self,
+        max_seqs: typing.SupportsIndex,
+        max_tokens: typing.SupportsIndex,
+        max_blocks_per_seq: typing.SupportsIndex,
+        buffers: typing.Any = None,
+    ) -> Batch:
+        """
+        A batch to pass as ``out``, in its own memory or in ``buffers`` (pinned, for instance).
+        """
+    def num_cached(self, seq_id: typing.SupportsIndex) -> int:
+        """
+        Tokens that the last acquire found.
+        """
+    def num_committed(self, seq_id: typing.SupportsIndex) -> int: ...
+    def num_scheduled(self, seq_id: typing.SupportsIndex) -> int: ...
+    def num_tokens(self, seq_id: typing.SupportsIndex) -> int:
+        """
+        Tokens known.
+        """
+    def pin(self, seq_id: typing.SupportsIndex) -> None:
+        """
+        Keeps what is committed from eviction until unpin.
+        """
+    def preempt(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> None:
+        """
+        Gives blocks back and keeps the tokens; acquire resumes.
+        """
+    def probe(
+        self,
+        tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        *,
+        salt: bytes = b"",
+        extras: collections.abc.Iterable[tuple[int, int, bytes]] = (),
+    ) -> int:
+        """
+        Tokens that acquire would find; changes nothing.
+        """
+    def release(self, lease: typing.SupportsIndex) -> None: ...
+    def reset(self) -> None:
+        """
+        Empties the prefix index; PoolError while blocks are held.
+        """
+    def salt_stats(self, salt: bytes) -> dict:
+        """
+        Counters of one salt alone.
+        """
+    def schedule(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        num_new_tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        *,
+        lookahead: typing.SupportsIndex = 0,
+        out: Batch | None = None,
+        pad_to: typing.SupportsIndex | None = None,
+    ) -> typing.Any:
+        """
+        Slots for the next tokens of each sequence: all or nothing. Raises PoolExhaustedError.
+        """
+    def set_salt_limit(self, salt: bytes, max_blocks: typing.SupportsIndex | None) -> None:
+        """
+        At most this many cached blocks of a salt.
+        """
+    def stats(self) -> dict: ...
+    def step(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        *,
+        out: Batch | None = None,
+        pad_to: typing.SupportsIndex | None = None,
+    ) -> typing.Any:
+        """
+        The decode loop in one call: commit 1, append 1, schedule 1.
+        """
+    def swap_in(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Pairs (host block, block) to copy, int32 ``[n, 2]``.
+        """
+    def swap_out(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Pairs (block, host block) to copy, int32 ``[n, 2]``.
+        """
+    def take_events(self) -> list: ...
+    def truncate(
+        self,
+        seq_ids: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        num_tokens: collections.abc.Sequence[typing.SupportsIndex]
+        | numpy.typing.NDArray[numpy.integer[typing.Any]],
+    ) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        Back to these lengths; returns the lengths reached, int32 ``[n]``.
+        """
+    def unpin(self, seq_id: typing.SupportsIndex) -> None: ...
+    @property
+    def memory_bytes(self) -> int:
+        """
+        Bytes of the books: blocks, index, eviction.
+        """
+    @property
+    def num_free_blocks(self) -> int: ...
+    @property
+    def usage(self) -> float:
+        """
+        Share of blocks held, in [0, 1].
+        """
+
+def FullAttention(*, block_size: typing.SupportsIndex | None = None) -> GroupSpec:
+    """
+    Layers that see every token before.
+    """
+
+def SlidingWindow(
+    window: typing.SupportsIndex,
+    sink_tokens: typing.SupportsIndex = 0,
+    *,
+    block_size: typing.SupportsIndex | None = None,
+) -> GroupSpec:
+    """
+    Layers that see the last ``window`` tokens, their own counted, and the first ``sink_tokens``. Blocks outside are given back.
+    """
+
+def Ssm(
+    checkpoint_interval: typing.SupportsIndex, *, block_size: typing.SupportsIndex | None = None
+) -> GroupSpec:
+    """
+    Layers with a recurrent state: one block a sequence, and one for each state that is kept for reuse, where a commit ends on a multiple of ``checkpoint_interval`` tokens.
+    """
 
 def build_info() -> dict[str, typing.Any]:
     """

@@ -9,8 +9,8 @@
 
 namespace pagedkv::inline v0_1::detail {
 
-/// Zeroed, cache-line-aligned array that grows at its end. What is reserved is there from the start,
-/// so that using it pays for no page fault.
+/// Zeroed, cache-line-aligned array that grows at its end. What is reserved is there from the
+/// start, so that using it pays for no page fault.
 template <class T>
 class GrowArray {
   static_assert(std::is_trivially_copyable_v<T>);

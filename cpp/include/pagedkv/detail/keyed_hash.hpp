@@ -16,10 +16,10 @@ struct HashKey {
   std::uint64_t k1 = 0x13198a2e03707344ULL;
 };
 
-/// Keyed multilinear hash: the sum of the 32-bit words of the input, each times a 64-bit number drawn
-/// from the key, upper half (Carter and Wegman, 1979; Lemire and Kaser, "Strongly universal string
-/// hashing is fast", 2014). Whoever does not know the key finds two inputs that collide with a chance
-/// of 2^-32 at most. Beyond 64 tokens the sum is folded and goes on.
+/// Keyed multilinear hash: the sum of the 32-bit words of the input, each times a 64-bit number
+/// drawn from the key, upper half (Carter and Wegman, 1979; Lemire and Kaser, "Strongly universal
+/// string hashing is fast", 2014). Whoever does not know the key finds two inputs that collide with
+/// a chance of 2^-32 at most. Beyond 64 tokens the sum is folded and goes on.
 class MultilinearHash {
  public:
   explicit MultilinearHash(HashKey key = {}) noexcept {

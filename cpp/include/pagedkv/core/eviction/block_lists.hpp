@@ -13,10 +13,10 @@ namespace pagedkv::inline v0_1::detail {
 
 /// Where a block is, seen from an eviction policy.
 enum class Place : std::uint32_t {
-  listed = 0,               ///< in a list
-  aside = 0xFFFF'FFFD,      ///< evictable, but something in the index depends on it
-  referenced = 0xFFFF'FFFE, ///< in use, and in no list
-  absent = 0xFFFF'FFFF,     ///< not in the index
+  listed = 0,                ///< in a list
+  aside = 0xFFFF'FFFD,       ///< evictable, but something in the index depends on it
+  referenced = 0xFFFF'FFFE,  ///< in use, and in no list
+  absent = 0xFFFF'FFFF,      ///< not in the index
 };
 
 /// Several lists over the blocks `[0, capacity)`, oldest to newest; a block is in one at most.

@@ -28,7 +28,8 @@ inline constexpr std::array<std::string_view, 5> kEvictionNames{"lru", "lfu", "f
                                                                 "lifetable"};
 
 // In the order of EvictionKind.
-using EvictionPolicy = std::variant<LruPolicy, LfuPolicy, FifoPolicy, S3FifoPolicy, LifetablePolicy>;
+using EvictionPolicy =
+    std::variant<LruPolicy, LfuPolicy, FifoPolicy, S3FifoPolicy, LifetablePolicy>;
 
 // A switch that the compiler can see through, where std::visit calls through a table.
 template <class Policy, class Call>
@@ -87,8 +88,7 @@ class EvictionQueue {
  public:
   /// @param capacity  blocks; ids are `[0, capacity)`.
   /// @throws CapacityError beyond 2^31 - 1, std::bad_alloc.
-  EvictionQueue(EvictionKind kind, std::size_t capacity)
-      : policy_(make(kind, checked(capacity))) {}
+  EvictionQueue(EvictionKind kind, std::size_t capacity) : policy_(make(kind, checked(capacity))) {}
 
   [[nodiscard]] EvictionKind kind() const noexcept {
     return static_cast<EvictionKind>(policy_.index());
@@ -118,10 +118,10 @@ class EvictionQueue {
     detail::with_policy(policy_, [&](auto& policy) { policy.release(b, leaf); });
   }
 
-  /// A prompt went another way at the block before `b`, which only `b` had followed so far, or at an
-  /// earlier one: called for `b` and for what follows it, nearest first. A hint: the chain has most
-  /// likely been edited, or its last block filled, and the old end is dead. Ignored for referenced
-  /// blocks and by policies other than `lifetable`.
+  /// A prompt went another way at the block before `b`, which only `b` had followed so far, or at
+  /// an earlier one: called for `b` and for what follows it, nearest first. A hint: the chain has
+  /// most likely been edited, or its last block filled, and the old end is dead. Ignored for
+  /// referenced blocks and by policies other than `lifetable`.
   void supersede(BlockId b) {
     detail::with_policy(policy_, [&](auto& policy) { policy.supersede(b); });
   }
@@ -136,8 +136,8 @@ class EvictionQueue {
     detail::with_policy(policy_, [&](auto& policy) { policy.rename(from, to); });
   }
 
-  /// Takes out the next block to evict. A candidate for which `can_go(block)` is false, since others
-  /// in the index follow it, is set aside until `reconsider`.
+  /// Takes out the next block to evict. A candidate for which `can_go(block)` is false, since
+  /// others in the index follow it, is set aside until `reconsider`.
   /// @return nothing when no evictable block can go.
   template <class CanGo>
   [[nodiscard]] std::optional<BlockId> victim(CanGo&& can_go) {

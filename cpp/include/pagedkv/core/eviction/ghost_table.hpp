@@ -12,9 +12,9 @@
 namespace pagedkv::inline v0_1::detail {
 
 /// Remembers the keys of evicted blocks, each with a note of `kNoteBits` bits; what is forgotten is
-/// the oldest of a set of eight, so nearly the oldest of all. 4 bytes a key, O(1), nothing allocated
-/// after construction. A key is known by 14 bits and its set: one look in 2,000 may take a stranger
-/// for a key, which costs a little foresight and nothing else.
+/// the oldest of a set of eight, so nearly the oldest of all. 4 bytes a key, O(1), nothing
+/// allocated after construction. A key is known by 14 bits and its set: one look in 2,000 may take
+/// a stranger for a key, which costs a little foresight and nothing else.
 class GhostTable {
  public:
   static constexpr unsigned kNoteBits = 17;

@@ -56,7 +56,8 @@ class LfuPolicy {
   std::optional<BlockId> victim(CanGo&& can_go) {
     for (std::size_t word = 0; word < occupied_.size(); ++word) {
       while (occupied_[word] != 0) {
-        const std::size_t list = word * 64 + static_cast<std::size_t>(std::countr_zero(occupied_[word]));
+        const std::size_t list =
+            word * 64 + static_cast<std::size_t>(std::countr_zero(occupied_[word]));
         while (!lists_.empty(list)) {
           const BlockId b = lists_.oldest(list);
           if (can_go(b)) {
@@ -76,7 +77,9 @@ class LfuPolicy {
  private:
   static constexpr std::size_t kMostUses = 255;
 
-  void mark_used(std::size_t list) noexcept { occupied_[list / 64] |= std::uint64_t{1} << list % 64; }
+  void mark_used(std::size_t list) noexcept {
+    occupied_[list / 64] |= std::uint64_t{1} << list % 64;
+  }
 
   BlockLists lists_;  // one a number of uses
   std::vector<std::uint8_t> uses_;

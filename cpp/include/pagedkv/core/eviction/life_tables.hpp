@@ -19,10 +19,11 @@ namespace pagedkv::inline v0_1::detail {
 /// that it will be kept, if it is kept for the best time (the Gittins index). To evict the least of
 /// it is to evict what pays the least rent.
 ///
-/// Little evidence is not believed: hits come in clumps (a prompt reuses a whole chain at once), and
-/// an estimate starts with two mean clumps that say what is known without it. So a kind at an age is
-/// taken to be like the kind, as against all blocks at that age; all blocks to be reused less the
-/// older they are (which is LRU); and a kind by itself to be reused `prior` times as often as others.
+/// Little evidence is not believed: hits come in clumps (a prompt reuses a whole chain at once),
+/// and an estimate starts with two mean clumps that say what is known without it. So a kind at an
+/// age is taken to be like the kind, as against all blocks at that age; all blocks to be reused
+/// less the older they are (which is LRU); and a kind by itself to be reused `prior` times as often
+/// as others.
 ///
 /// All of it is integer arithmetic: the same calls give the same values on every machine.
 /// O(1) a call; O(kinds x ages) `close_epoch`, a few microseconds. 32 bytes a kind and age.
@@ -94,7 +95,7 @@ class LifeTables {
  private:
   static constexpr std::uint64_t kOne = 256;                         // one block in a count
   static constexpr std::uint64_t kCertain = std::uint64_t{1} << 30;  // probability 1
-  static constexpr std::uint64_t kDoubt = 2;                         // clumps in an estimate's prior
+  static constexpr std::uint64_t kDoubt = 2;  // clumps in an estimate's prior
 
   using Ages = std::array<std::uint64_t, kAges>;
   struct Row {
@@ -108,7 +109,7 @@ class LifeTables {
 
   /// `part / whole`, 2^30 being 1; 16 at most.
   static std::uint64_t ratio(std::uint64_t part, std::uint64_t whole) noexcept {
-    const int excess = std::max(std::bit_width(part), std::bit_width(whole)) - 34;
+    const int excess = static_cast<int>(std::bit_width(part | whole)) - 34;
     if (excess > 0) {
       part >>= excess;
       whole >>= excess;
@@ -126,8 +127,8 @@ class LifeTables {
   static std::uint64_t chance(std::uint64_t reused, std::uint64_t reached, std::uint64_t weight,
                               std::uint64_t expected) noexcept {
     expected = std::clamp<std::uint64_t>(expected, 1, kCertain);
-    return std::clamp<std::uint64_t>(ratio(reused + weight, reached + ratio_count(weight, expected)),
-                                     1, kCertain);
+    return std::clamp<std::uint64_t>(
+        ratio(reused + weight, reached + ratio_count(weight, expected)), 1, kCertain);
   }
   static std::uint64_t ratio_count(std::uint64_t weight, std::uint64_t chance) noexcept {
     return (weight << 30) / chance;
@@ -164,10 +165,12 @@ class LifeTables {
     for (unsigned age = 0; age < kAges; ++age) {
       of_all[age] = chance(reused[age], reached[age], weight, at_first / (age + 1));
     }
-    for (std::size_t kind = 0; kind < kKinds; ++kind) revalue(rows_[kind], prior_[kind], of_all, weight);
+    for (std::size_t kind = 0; kind < kKinds; ++kind)
+      revalue(rows_[kind], prior_[kind], of_all, weight);
   }
 
-  static void revalue(Row& row, std::uint64_t prior, const Ages& of_all, std::uint64_t weight) noexcept {
+  static void revalue(Row& row, std::uint64_t prior, const Ages& of_all,
+                      std::uint64_t weight) noexcept {
     std::uint64_t reused = weight;
     std::uint64_t expected = weight / prior;
     for (unsigned age = 0; age < kAges; ++age) {
@@ -187,7 +190,8 @@ class LifeTables {
       const std::uint64_t hit =
           chance(row.reused[age], row.reached[age], weight, scaled(of_all[age], factor));
       Stay stay{hit, kCertain - hit / 2, kCertain - hit};
-      while (count > 0 && ratio(stays[count - 1].hits, stays[count - 1].time) > ratio(stay.hits, stay.time)) {
+      while (count > 0 &&
+             ratio(stays[count - 1].hits, stays[count - 1].time) > ratio(stay.hits, stay.time)) {
         const Stay& next = stays[--count];
         stay.hits += scaled(next.hits, stay.survival);
         stay.time += scaled(next.time, stay.survival);

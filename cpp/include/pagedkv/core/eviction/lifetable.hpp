@@ -16,11 +16,11 @@
 
 namespace pagedkv::inline v0_1::detail {
 
-/// Blocks are sorted into kinds by what is known of them without looking ahead; a life table of each
-/// kind, learned as it goes and reaching past eviction by ghosts, says what a block of this kind and
-/// age is worth; the least is evicted. Each kind is a list in order of release, so that only its two
-/// ends need to be compared: the oldest, and the newest (where a loop that does not fit wastes the
-/// least). Without evidence it is LRU that favours blocks used more often.
+/// Blocks are sorted into kinds by what is known of them without looking ahead; a life table of
+/// each kind, learned as it goes and reaching past eviction by ghosts, says what a block of this
+/// kind and age is worth; the least is evicted. Each kind is a list in order of release, so that
+/// only its two ends need to be compared: the oldest, and the newest (where a loop that does not
+/// fit wastes the least). Without evidence it is LRU that favours blocks used more often.
 ///
 /// 28 bytes a block: links 8, key 4, state 4, three ghosts 12. O(1) amortised.
 class LifetablePolicy {
@@ -36,12 +36,12 @@ class LifetablePolicy {
 
   void insert(BlockId b, std::uint32_t key, std::uint32_t depth) noexcept {
     State state{};
-    state.epoch = epoch_;
-    state.depth = static_cast<std::uint32_t>(std::bit_width(std::min(depth, 64u) / 4) + 1) / 2;
+    state.epoch = epoch_ & kEpochMask;
+    state.depth = static_cast<std::uint32_t>(std::bit_width(std::min(depth, 64u) / 4) + 1) / 2 & 3u;
     if (const auto ghost = ghosts_.take(key)) {
       const unsigned kind = *ghost >> kGhostEpochBits;
       tables_.reuse(kind, age((epoch_ - *ghost) & kGhostEpochMask));
-      state.uses = std::min(uses_of(kind) + 1, kMostUses);
+      state.uses = std::min(uses_of(kind) + 1, kMostUses) & 3u;
     }
     keys_[b] = key;
     states_[b] = state;
@@ -51,10 +51,10 @@ class LifetablePolicy {
 
   void hit(BlockId b) noexcept {
     State& state = states_[b];
-    if (state.uses < kMostUses) ++state.uses;
+    if (state.uses < kMostUses) state.uses = (state.uses + 1u) & 3u;
     const bool first_in_epoch = state.epoch != epoch_;
     if (lists_.place(b) == Place::referenced) {
-      state.epoch = epoch_;
+      state.epoch = epoch_ & kEpochMask;
     } else if (!state.counted) {
       tables_.reuse(state.kind, age_of(state));
       state.counted = true;
@@ -127,9 +127,9 @@ class LifetablePolicy {
   [[nodiscard]] std::size_t evictable_count() const noexcept { return evictable_; }
 
  private:
-  // Kinds, those that go first among equals first. A block that was used once is a leaf when no block
-  // followed it, and superseded when its chain went on without it; else its depth counts, on a scale
-  // of 0, 4, 16 and 64 blocks.
+  // Kinds, those that go first among equals first. A block that was used once is a leaf when no
+  // block followed it, and superseded when its chain went on without it; else its depth counts, on
+  // a scale of 0, 4, 16 and 64 blocks.
   enum Kind : std::uint32_t { kLeaf, kSuperseded, kFirst = 5, kUsedOnce = 5, kKinds = 9 };
   static constexpr std::uint32_t kMostUses = 3;  // reuses; more are not told apart
   // Reuse at a rate that grows with the uses that were seen, until there is evidence.
@@ -177,8 +177,8 @@ class LifetablePolicy {
 
   void begin_spell(BlockId b, std::uint32_t kind) noexcept {
     State& state = states_[b];
-    state.epoch = epoch_;
-    state.kind = kind;
+    state.epoch = epoch_ & kEpochMask;
+    state.kind = kind & 15u;
     state.from_newest = false;
     tables_.begin(kind);
   }
@@ -194,7 +194,8 @@ class LifetablePolicy {
     const State& state = states_[b];
     lists_.move_to(Place::absent, b);
     --evictable_;
-    const std::uint32_t note = (state.kind << kGhostEpochBits) | (state.epoch & kGhostEpochMask);
+    const std::uint32_t note =
+        std::uint32_t{state.kind} << kGhostEpochBits | (state.epoch & kGhostEpochMask);
     if (const auto lost = ghosts_.put(keys_[b], note)) {
       tables_.end(*lost >> kGhostEpochBits, age((epoch_ - *lost) & kGhostEpochMask));
     }

@@ -13,9 +13,9 @@
 
 namespace pagedkv::inline v0_1::detail {
 
-/// S3-FIFO as published (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023):
-/// a tenth of the blocks on probation, uses counted to three, promotion after two uses, as many
-/// ghosts as main has blocks. 16.6 bytes a block.
+/// S3-FIFO as published (Yang et al., "FIFO queues are all you need for cache eviction", SOSP
+/// 2023): a tenth of the blocks on probation, uses counted to three, promotion after two uses, as
+/// many ghosts as main has blocks. 16.6 bytes a block.
 ///
 /// Blocks in use are not part of the paper. Here they keep their place in line; one that is met at
 /// the front and would be evicted waits outside and returns to the front when it is released.

@@ -28,8 +28,8 @@ struct SlotMove {
   friend bool operator==(const SlotMove&, const SlotMove&) = default;
 };
 
-/// One group's metadata of a batch, in arrays that kernels take as they are. Strides never change, so
-/// that a captured graph may hold the addresses. int32 unless said.
+/// One group's metadata of a batch, in arrays that kernels take as they are. Strides never change,
+/// so that a captured graph may hold the addresses. int32 unless said.
 struct GroupBatch {
   std::span<std::int32_t> block_tables;      // [max_seqs, max_blocks_per_seq], padded
   std::span<std::int64_t> slot_mapping;      // [max_tokens]
@@ -117,8 +117,8 @@ class Batch {
   };
   [[nodiscard]] Row& row(std::size_t g, std::size_t i) noexcept { return rows_[g * max_seqs_ + i]; }
 
-  /// To be called before it is filled: by another manager than the last time, rows hold nothing that
-  /// can be known.
+  /// To be called before it is filled: by another manager than the last time, rows hold nothing
+  /// that can be known.
   void fill_by(std::uint64_t manager) noexcept {
     if (filled_by_ == manager) return;
     for (Row& row : rows_) row.incarnation = 0;

@@ -261,12 +261,15 @@ class BlockStore {
 
   // --- compaction ---
 
-  /// Moves blocks that are held or indexed to the lowest ids, except `fixed` ones. Returns where each
-  /// id below `fresh()` is now (itself, where it stays); whoever knows ids must translate them.
+  /// Moves blocks that are held or indexed to the lowest ids, except `fixed` ones. Returns where
+  /// each id below `fresh()` is now (itself, where it stays); whoever knows ids must translate
+  /// them.
   std::vector<BlockId> compact(const std::vector<bool>& fixed) {
     std::vector<BlockId> now_at(fresh_);
     std::iota(now_at.begin(), now_at.end(), BlockId{0});
-    const auto live = [&](std::size_t b) { return blocks_[b].refs != 0 || blocks_[b].node != kNoEntry; };
+    const auto live = [&](std::size_t b) {
+      return blocks_[b].refs != 0 || blocks_[b].node != kNoEntry;
+    };
     std::size_t hole = first_id_, last = fresh_;
     while (true) {
       while (hole < last && live(hole)) ++hole;
@@ -380,8 +383,9 @@ class BlockStore {
   }
 
   void remember_evicted(std::uint32_t key) {
-    if (evicted_keys_.empty()) evicted_keys_.resize(std::bit_ceil(std::min<std::size_t>(
-                                   std::max<std::size_t>(capacity_, 16), 65536)));
+    if (evicted_keys_.empty())
+      evicted_keys_.resize(
+          std::bit_ceil(std::min<std::size_t>(std::max<std::size_t>(capacity_, 16), 65536)));
     evicted_keys_[key & (evicted_keys_.size() - 1)] = key;
   }
 

@@ -65,8 +65,7 @@ inline void expect_not_swapped(const char* where, const Sequence& s) {
 
 inline void expect_sizes(const char* where, std::size_t expected, std::size_t given) {
   if (given != expected) [[unlikely]] {
-    throw_shape(where,
-                std::to_string(given) + " values; expected " + std::to_string(expected));
+    throw_shape(where, std::to_string(given) + " values; expected " + std::to_string(expected));
   }
 }
 
@@ -96,10 +95,9 @@ inline void expect_all_committed(const char* where, const Sequence& s) {
   }
 }
 
-/// `path` names accepted drafts: increasing offsets into what is scheduled and not committed. Tokens
-/// that are known stay in their places, or the index would hold what others computed.
-inline void expect_path(const char* where, const Sequence& s,
-                        std::span<const std::int32_t> path) {
+/// `path` names accepted drafts: increasing offsets into what is scheduled and not committed.
+/// Tokens that are known stay in their places, or the index would hold what others computed.
+inline void expect_path(const char* where, const Sequence& s, std::span<const std::int32_t> path) {
   std::int64_t before = -1;
   for (const std::int32_t offset : path) {
     if (offset <= before || static_cast<std::size_t>(offset) >= s.scheduled - s.committed) {

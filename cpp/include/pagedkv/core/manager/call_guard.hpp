@@ -30,8 +30,9 @@ class CallGuard {
 
  private:
   [[noreturn]] PAGEDKV_COLD static void throw_busy(const char* where) {
-    throw Error(located(where, "called while another thread is inside a call; expected one caller "
-                               "at a time"));
+    throw Error(located(where,
+                        "called while another thread is inside a call; expected one caller "
+                        "at a time"));
   }
 
   std::atomic<bool> busy_ = false;

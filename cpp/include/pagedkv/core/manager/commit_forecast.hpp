@@ -13,16 +13,16 @@
 
 namespace pagedkv::inline v0_1::detail {
 
-/// What committing one token of each sequence, with one appended, would do to the number of available
-/// blocks: so that a step can refuse before it changes anything.
+/// What committing one token of each sequence, with one appended, would do to the number of
+/// available blocks: so that a step can refuse before it changes anything.
 template <class Hash>
 class CommitForecast {
  public:
   CommitForecast(BlockStore<Hash>& store, bool caching) : store_(store), caching_(caching) {}
 
-  /// The most by which committing one token can lower what is available beyond `needed`: a state that
-  /// becomes a checkpoint and goes on in a copy, a block of the index that is held because the same
-  /// one was computed again.
+  /// The most by which committing one token can lower what is available beyond `needed`: a state
+  /// that becomes a checkpoint and goes on in a copy, a block of the index that is held because the
+  /// same one was computed again.
   [[nodiscard]] std::size_t most_held_by_commit(const Sequence& s) const noexcept {
     std::size_t blocks = 0;
     if (!caching_ || !s.store) return blocks;
@@ -42,9 +42,9 @@ class CommitForecast {
     std::ptrdiff_t change;  // of the number of available blocks, less what states take
     std::size_t needed;     // blocks for one more token each
   };
-  /// What holds when these sequences have committed one token each and appended `tokens[i]`; exactly.
-  /// `needed(s)` is asked while blocks are held as they will be then. O(sequences): for when it is
-  /// tight.
+  /// What holds when these sequences have committed one token each and appended `tokens[i]`;
+  /// exactly. `needed(s)` is asked while blocks are held as they will be then. O(sequences): for
+  /// when it is tight.
   template <class Needed>
   [[nodiscard]] AfterCommit after_commit(std::span<Sequence* const> sequences,
                                          std::span<const TokenId> tokens, Needed needed) {

@@ -16,9 +16,9 @@ namespace pagedkv::inline v0_1::detail {
 /// What entered and left the prefix index, named by content, so that another process with the same
 /// prompts computes the same names. Hashes are only computed when events are on.
 ///
-/// A hash is SHA-256 over fields, each written as its tag (one byte), its length (u64, little-endian)
-/// and its bytes. Of a salt: 's' the salt. Of a block: 'p' the parent's hash (32 bytes), 't' the
-/// tokens (int32, little-endian), and 'x' the extras where there are some.
+/// A hash is SHA-256 over fields, each written as its tag (one byte), its length (u64,
+/// little-endian) and its bytes. Of a salt: 's' the salt. Of a block: 'p' the parent's hash (32
+/// bytes), 't' the tokens (int32, little-endian), and 'x' the extras where there are some.
 class EventLog {
  public:
   using Digest = Sha256::Digest;
@@ -31,7 +31,8 @@ class EventLog {
     const Digest parent = hash_of(g, tree, tree[node].parent, salt);
     const Digest hash = block_hash(parent, tree.tokens(node), tree.extras(node));
     auto& known = hashes_[g];
-    if (known.size() <= static_cast<std::size_t>(node)) known.resize(static_cast<std::size_t>(node) + 1);
+    if (known.size() <= static_cast<std::size_t>(node))
+      known.resize(static_cast<std::size_t>(node) + 1);
     known[static_cast<std::size_t>(node)] = {parent, hash};
     push(CacheEvent::Kind::stored, g, tree, node);
   }
@@ -95,7 +96,10 @@ class EventLog {
   void push(CacheEvent::Kind kind, std::size_t g, const Tree& tree, NodeId node) {
     const Known& known = hashes_[g][static_cast<std::size_t>(node)];
     const auto tokens = tree.tokens(node);
-    events_.push_back({kind, static_cast<std::uint32_t>(g), known.hash, known.parent,
+    events_.push_back({kind,
+                       static_cast<std::uint32_t>(g),
+                       known.hash,
+                       known.parent,
                        {tokens.begin(), tokens.end()}});
   }
 

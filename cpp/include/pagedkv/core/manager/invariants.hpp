@@ -108,9 +108,8 @@ class Invariants {
     for (std::size_t depth = s.groups[g].indexed; depth-- > 0; node = tree[node].parent) {
       expect(tree[node].parent != kNoNode, name + "its path is too short");
       const auto tokens = tree.tokens(node);
-      expect(std::equal(tokens.begin(), tokens.end(), s.tokens.begin() +
-                                                          static_cast<std::ptrdiff_t>(
-                                                              depth * block_size)),
+      expect(std::equal(tokens.begin(), tokens.end(),
+                        s.tokens.begin() + static_cast<std::ptrdiff_t>(depth * block_size)),
              name + "its path has other tokens");
       if (store_.specs()[g].kind == GroupKind::full_attention) {
         expect(tree[node].block != kNoBlock &&

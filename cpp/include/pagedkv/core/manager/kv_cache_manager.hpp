@@ -37,23 +37,23 @@ namespace pagedkv::inline v0_1 {
 
 /// How a prompt that is registered may use the prefix index.
 struct AddOptions {
-  std::string_view salt = {};        ///< prompts of different salts share nothing
-  std::vector<Extra> extras = {};    ///< what the token ids do not tell (images), in order
-  std::uint8_t priority = 0;         ///< 0 to 100: blocks of lower priority are evicted first
-  std::uint32_t ttl = 0;             ///< schedule steps that its blocks outlive it; 0: no limit
-  bool reuse = true;                 ///< look for a prefix
-  bool store = true;                 ///< let others find its blocks
+  std::string_view salt = {};      ///< prompts of different salts share nothing
+  std::vector<Extra> extras = {};  ///< what the token ids do not tell (images), in order
+  std::uint8_t priority = 0;       ///< 0 to 100: blocks of lower priority are evicted first
+  std::uint32_t ttl = 0;           ///< schedule steps that its blocks outlive it; 0: no limit
+  bool reuse = true;               ///< look for a prefix
+  bool store = true;               ///< let others find its blocks
 };
 
 /// Decides which physical block holds which tokens, for many sequences over one pool of block ids.
 /// It deals in ids alone and never touches keys or values.
 ///
 /// A sequence has three lengths: `known` (token ids given), `scheduled` (slots handed out) and
-/// `committed` (keys and values written). `acquire` takes what the prefix index has, `schedule` hands
-/// out slots for the next tokens, `commit` says that they are written, `append` makes token ids
-/// known; a block that is full, committed and known can be found by others. Every call takes the
-/// whole batch and is all or nothing. Decisions depend on the sequence of calls alone. One caller at
-/// a time; a second one gets an error.
+/// `committed` (keys and values written). `acquire` takes what the prefix index has, `schedule`
+/// hands out slots for the next tokens, `commit` says that they are written, `append` makes token
+/// ids known; a block that is full, committed and known can be found by others. Every call takes
+/// the whole batch and is all or nothing. Decisions depend on the sequence of calls alone. One
+/// caller at a time; a second one gets an error.
 template <class Hash = detail::MultilinearHash>
 class BasicKVCacheManager {
  public:
@@ -74,15 +74,15 @@ class BasicKVCacheManager {
     const auto held = exclusive_.hold("KVCacheManager.add");
     if (sequences_.find(id) != nullptr) detail::throw_taken("KVCacheManager.add", id);
     if (options.priority > 100) {
-      detail::throw_shape("KVCacheManager.add", "priority " + std::to_string(options.priority) +
-                                                    "; expected 0 to 100");
+      detail::throw_shape("KVCacheManager.add",
+                          "priority " + std::to_string(options.priority) + "; expected 0 to 100");
     }
     for (const Extra& extra : options.extras) {
       if (extra.length == 0 || extra.start > detail::kMaxTokens ||
           extra.length > detail::kMaxTokens) {
-        detail::throw_shape("KVCacheManager.add",
-                            "extra of " + std::to_string(extra.length) + " tokens at " +
-                                std::to_string(extra.start) + "; expected at least 1 token");
+        detail::throw_shape("KVCacheManager.add", "extra of " + std::to_string(extra.length) +
+                                                      " tokens at " + std::to_string(extra.start) +
+                                                      "; expected at least 1 token");
       }
     }
     const std::uint32_t salt = store_.salt(options.salt);
@@ -136,12 +136,13 @@ class BasicKVCacheManager {
     return ids.size();
   }
 
-  /// Hands out slots for the next tokens of each sequence: all or nothing. Continues at the scheduled
-  /// length and may pass the known one. Fills `out` (or a batch of the manager's own, valid until the
-  /// next call); block copies in it are to be done before the tokens are written.
+  /// Hands out slots for the next tokens of each sequence: all or nothing. Continues at the
+  /// scheduled length and may pass the known one. Fills `out` (or a batch of the manager's own,
+  /// valid until the next call); block copies in it are to be done before the tokens are written.
   /// @param lookahead  room for this many tokens more, without slots yet.
   /// @param pad_to     rows to fill at least; those without a sequence have length 0 and slot -1.
-  /// @throws PoolExhaustedError when blocks are short; SequenceError, ShapeError; CapacityError when
+  /// @throws PoolExhaustedError when blocks are short; SequenceError, ShapeError; CapacityError
+  /// when
   ///         `out` is too small. Nothing has changed then.
   Batch& schedule(std::span<const SeqId> ids, std::span<const std::int32_t> num_new_tokens,
                   std::size_t lookahead = 0, Batch* out = nullptr, std::size_t pad_to = 0) {
@@ -178,8 +179,8 @@ class BasicKVCacheManager {
     }
   }
 
-  /// Token ids are now known: `counts[i]` of sequence i, in the order of `tokens`; without counts one
-  /// each. All or nothing.
+  /// Token ids are now known: `counts[i]` of sequence i, in the order of `tokens`; without counts
+  /// one each. All or nothing.
   void append(std::span<const SeqId> ids, std::span<const TokenId> tokens,
               std::span<const std::int32_t> counts = {}) {
     constexpr const char* where = "KVCacheManager.append";
@@ -204,8 +205,8 @@ class BasicKVCacheManager {
     }
   }
 
-  /// The decode loop in one call, for each sequence: commit one token, append one, schedule one. All
-  /// or nothing.
+  /// The decode loop in one call, for each sequence: commit one token, append one, schedule one.
+  /// All or nothing.
   Batch& step(std::span<const SeqId> ids, std::span<const TokenId> tokens, Batch* out = nullptr,
               std::size_t pad_to = 0) {
     constexpr const char* where = "KVCacheManager.step";
@@ -239,8 +240,8 @@ class BasicKVCacheManager {
     return batch;
   }
 
-  /// Back to at most `num_tokens[i]` tokens each; the lengths reached, which a group with states or a
-  /// lost window may make shorter, go to `reached`.
+  /// Back to at most `num_tokens[i]` tokens each; the lengths reached, which a group with states or
+  /// a lost window may make shorter, go to `reached`.
   void truncate(std::span<const SeqId> ids, std::span<const std::int32_t> num_tokens,
                 std::span<std::int32_t> reached) {
     constexpr const char* where = "KVCacheManager.truncate";
@@ -256,9 +257,10 @@ class BasicKVCacheManager {
     }
   }
 
-  /// Tree drafts: of the tokens scheduled behind the committed ones, `paths[i]` (increasing offsets)
-  /// were accepted. They become committed, the others are given back; the slot moves that make them
-  /// contiguous are to be done, in order, before the next step. Their token ids are given by `append`.
+  /// Tree drafts: of the tokens scheduled behind the committed ones, `paths[i]` (increasing
+  /// offsets) were accepted. They become committed, the others are given back; the slot moves that
+  /// make them contiguous are to be done, in order, before the next step. Their token ids are given
+  /// by `append`.
   /// @return moves of each group.
   /// @throws UnsupportedError with an ssm group: a state cannot leave a branch out.
   std::vector<std::vector<SlotMove>> accept(std::span<const SeqId> ids,
@@ -590,9 +592,8 @@ class BasicKVCacheManager {
   }
 
   [[nodiscard]] bool has_ssm() const noexcept {
-    return std::ranges::any_of(options_.groups, [](const GroupSpec& spec) {
-      return spec.kind == GroupKind::ssm;
-    });
+    return std::ranges::any_of(options_.groups,
+                               [](const GroupSpec& spec) { return spec.kind == GroupKind::ssm; });
   }
 
   Sequence& new_sequence(SeqId id) {
@@ -609,7 +610,8 @@ class BasicKVCacheManager {
   [[nodiscard]] const Sequence& find(const char* where, SeqId id) const {
     const auto held = exclusive_.hold(where);
     const Sequence* s = sequences_.find(id);
-    if (s == nullptr) [[unlikely]] detail::throw_unknown(where, id);
+    if (s == nullptr) [[unlikely]]
+      detail::throw_unknown(where, id);
     return *s;
   }
 
@@ -621,8 +623,10 @@ class BasicKVCacheManager {
     call_.resize(ids.size());
     for (std::size_t i = 0; i < ids.size(); ++i) {
       Sequence* s = sequences_.find(ids[i]);
-      if (s == nullptr) [[unlikely]] detail::throw_unknown(where, ids[i]);
-      if (s->call == last_call_) [[unlikely]] detail::throw_twice(where, ids[i]);
+      if (s == nullptr) [[unlikely]]
+        detail::throw_unknown(where, ids[i]);
+      if (s->call == last_call_) [[unlikely]]
+        detail::throw_twice(where, ids[i]);
       s->call = last_call_;
       call_[i] = s;
     }
@@ -649,7 +653,8 @@ class BasicKVCacheManager {
   }
 
   /// Checks that `call_` can be given `counts_` tokens and that the batch has room for them. With
-  /// tokens to append, one is committed and appended first, and what that gives back and holds counts.
+  /// tokens to append, one is committed and appended first, and what that gives back and holds
+  /// counts.
   Batch& expect_room(const char* where, std::size_t lookahead, Batch* out, std::size_t pad_to,
                      std::span<const TokenId> appended) {
     std::size_t needed = 0, most_held = 0, reserve = 0, tokens = 0, most_blocks = 0;
@@ -684,8 +689,8 @@ class BasicKVCacheManager {
     if (out->num_groups() != options_.groups.size() || rows > out->max_seqs() ||
         tokens > out->max_tokens() || most_blocks > out->max_blocks_per_seq()) {
       detail::throw_capacity(
-          where, std::to_string(rows) + " sequences, " + std::to_string(tokens) +
-                     " new tokens, " + std::to_string(most_blocks) + " blocks a sequence, " +
+          where, std::to_string(rows) + " sequences, " + std::to_string(tokens) + " new tokens, " +
+                     std::to_string(most_blocks) + " blocks a sequence, " +
                      std::to_string(options_.groups.size()) + " groups; expected at most " +
                      std::to_string(out->max_seqs()) + ", " + std::to_string(out->max_tokens()) +
                      ", " + std::to_string(out->max_blocks_per_seq()) + ", " +
@@ -701,8 +706,7 @@ class BasicKVCacheManager {
       const auto grown = [](std::size_t needed) {
         return std::bit_ceil(std::max<std::size_t>(needed, 16));
       };
-      own_batch_ =
-          std::make_shared<Batch>(new_batch(grown(rows), grown(tokens), grown(blocks)));
+      own_batch_ = std::make_shared<Batch>(new_batch(grown(rows), grown(tokens), grown(blocks)));
     }
     return *own_batch_;
   }
@@ -715,7 +719,8 @@ class BasicKVCacheManager {
     for (std::size_t g = 0; g < options_.groups.size(); ++g) batch[g].copies.clear();
   }
   void finish_step(Batch& batch, std::size_t pad_to) {
-    for (std::size_t g = 0; g < options_.groups.size(); ++g) block_copies_ += batch[g].copies.size();
+    for (std::size_t g = 0; g < options_.groups.size(); ++g)
+      block_copies_ += batch[g].copies.size();
     detail::BatchWriter(batch, options_.groups).write(call_, counts_, pad_to);
   }
 
@@ -724,8 +729,8 @@ class BasicKVCacheManager {
     std::vector<BlockId> blocks;
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       const auto& group = s.groups[g];
-      const std::size_t count = std::min(
-          options_.groups[g].blocks_for(num_tokens), group.blocks.size());
+      const std::size_t count =
+          std::min(options_.groups[g].blocks_for(num_tokens), group.blocks.size());
       auto shadow = group.shadows.rbegin();
       for (std::size_t i = count; i-- > 0;) {
         // What is above them in the index stays too.

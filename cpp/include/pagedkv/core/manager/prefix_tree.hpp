@@ -23,13 +23,14 @@ using TokenId = std::int32_t;
 using NodeId = std::int32_t;
 inline constexpr NodeId kNoNode = -1;
 
-/// The prefix index of one group: a tree whose nodes are full blocks of tokens, so that a path from a
-/// root is a prefix. A root is a salt: nothing is shared across roots. A node is found through its
-/// parent's most recent child or a keyed hash of (parent, tokens, extras), and is accepted only when
-/// all three are equal: a collision costs time, never a wrong hit.
+/// The prefix index of one group: a tree whose nodes are full blocks of tokens, so that a path from
+/// a root is a prefix. A root is a salt: nothing is shared across roots. A node is found through
+/// its parent's most recent child or a keyed hash of (parent, tokens, extras), and is accepted only
+/// when all three are equal: a collision costs time, never a wrong hit.
 ///
-/// A node may be without a block: its block was evicted or given back while what hangs below is still
-/// of use. It disappears when nothing hangs on it: no block, no child, no cursor of a sequence.
+/// A node may be without a block: its block was evicted or given back while what hangs below is
+/// still of use. It disappears when nothing hangs on it: no block, no child, no cursor of a
+/// sequence.
 template <class Hash>
 class PrefixTree {
  public:
@@ -39,9 +40,9 @@ class PrefixTree {
     NodeId next_sibling;
     NodeId prev_sibling;
     NodeId next_in_bucket;
-    std::int32_t block;     // kNoBlock, or the physical block that holds these tokens
-    std::uint32_t cursors;  // sequences whose path ends here
-    std::uint32_t key;      // 32-bit hash of the whole prefix, stable over eviction
+    std::int32_t block;       // kNoBlock, or the physical block that holds these tokens
+    std::uint32_t cursors;    // sequences whose path ends here
+    std::uint32_t key;        // 32-bit hash of the whole prefix, stable over eviction
     std::uint32_t salt : 31;  // number of the root's salt
     std::uint32_t has_extras : 1;
   };
@@ -165,8 +166,8 @@ class PrefixTree {
       const Node& n = nodes_[index(id)];
       if (n.block != kNoBlock && !n.has_extras) {
         const TokenId* held = &tokens_[index(id) * block_size_];
-        const auto common = static_cast<std::size_t>(
-            std::mismatch(tokens, tokens + limit, held).first - tokens);
+        const auto common =
+            static_cast<std::size_t>(std::mismatch(tokens, tokens + limit, held).first - tokens);
         if (common > agree) {
           agree = common;
           best = id;
@@ -177,8 +178,8 @@ class PrefixTree {
     return best;
   }
 
-  /// Key of a child: what `Node::key` of it is or would be. Not keyed, so that it is the same in every
-  /// process and decisions may depend on it; a collision costs a hint.
+  /// Key of a child: what `Node::key` of it is or would be. Not keyed, so that it is the same in
+  /// every process and decisions may depend on it; a collision costs a hint.
   [[nodiscard]] static std::uint32_t next_key(std::uint32_t parent_key,
                                               std::span<const TokenId> tokens,
                                               std::string_view extras) noexcept {

@@ -9,8 +9,8 @@
 
 namespace pagedkv::inline v0_1::detail {
 
-/// How far back a sequence can go: a state only to a checkpoint, a window only where it is still held
-/// or can be had again from the index.
+/// How far back a sequence can go: a state only to a checkpoint, a window only where it is still
+/// held or can be had again from the index.
 template <class Hash>
 class Rollback {
  public:

@@ -40,13 +40,14 @@ struct Shadow {
 
 /// What a sequence holds of one group.
 struct SequenceGroup {
-  std::vector<std::int32_t> blocks;  // logical to physical, kNoBlock in holes; ssm: empty
-  std::size_t live_from = 0;         // sliding window: blocks [sinks, live_from) were given back
-  NodeId cursor = kNoNode;           // where the path of indexed blocks ends
-  std::size_t indexed = 0;           // blocks on that path
-  std::vector<Shadow> shadows;       // in order of depth
-  std::int32_t state_slot = kNoBlock;    // ssm: the block that holds the running state
-  std::int32_t state_source = kNoBlock;  // ssm: held checkpoint to copy into a slot when one is made
+  std::vector<std::int32_t> blocks;    // logical to physical, kNoBlock in holes; ssm: empty
+  std::size_t live_from = 0;           // sliding window: blocks [sinks, live_from) were given back
+  NodeId cursor = kNoNode;             // where the path of indexed blocks ends
+  std::size_t indexed = 0;             // blocks on that path
+  std::vector<Shadow> shadows;         // in order of depth
+  std::int32_t state_slot = kNoBlock;  // ssm: the block that holds the running state
+  std::int32_t state_source =
+      kNoBlock;  // ssm: held checkpoint to copy into a slot when one is made
   std::int32_t partial_source = kNoBlock;  // held block whose first tokens are to be copied
   bool tail_is_own = false;  // the last block is held by nobody else and is in no index
 
@@ -78,8 +79,8 @@ struct Sequence {
   std::vector<TokenId> tokens;      // known ones
   std::size_t scheduled = 0;
   std::size_t committed = 0;
-  std::size_t cached = 0;  // tokens that the last acquire found
-  std::size_t quiet = 0;   // decode steps to come that change its lengths alone
+  std::size_t cached = 0;        // tokens that the last acquire found
+  std::size_t quiet = 0;         // decode steps to come that change its lengths alone
   std::size_t table_length = 0;  // entries of its longest table, as scheduled
   std::vector<SequenceGroup> groups;
   std::vector<BlockId> copy_sources;  // held until the copies out of them are committed
@@ -95,8 +96,8 @@ struct Sequence {
   [[nodiscard]] std::size_t known() const noexcept { return tokens.size(); }
 };
 
-/// Sequences by id: open addressing, linear probing, no allocation once there is room. A record that
-/// was erased keeps its vectors for the next one.
+/// Sequences by id: open addressing, linear probing, no allocation once there is room. A record
+/// that was erased keeps its vectors for the next one.
 class SequenceMap {
  public:
   SequenceMap() : slots_(64, kFree) {}

@@ -54,8 +54,8 @@ class SequenceBlocks {
     return longest;
   }
 
-  /// Blocks for `num_tokens` more tokens, `lookahead` of which are room alone. Block copies that must
-  /// be done before the tokens are written go to `batch`.
+  /// Blocks for `num_tokens` more tokens, `lookahead` of which are room alone. Block copies that
+  /// must be done before the tokens are written go to `batch`.
   void grow(Sequence& s, std::size_t num_tokens, std::size_t lookahead, Batch& batch) {
     const std::size_t more = num_tokens + lookahead;
     if (more != 0) {
@@ -115,8 +115,8 @@ class SequenceBlocks {
     }
   }
 
-  /// The first `path.size()` tokens behind the committed ones become those that `path` names: slots to
-  /// move, in order, go to `moves` of each group. What was scheduled behind them is given back.
+  /// The first `path.size()` tokens behind the committed ones become those that `path` names: slots
+  /// to move, in order, go to `moves` of each group. What was scheduled behind them is given back.
   void accept(Sequence& s, std::span<const std::int32_t> path,
               std::vector<std::vector<SlotMove>>& moves) {
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
@@ -151,8 +151,8 @@ class SequenceBlocks {
     return blocks;
   }
 
-  /// Replaces every block that `s` holds by one that `take` gives, and then gives the old ones back.
-  /// Pairs (old, new) go to `copies`. The sequence leaves the index.
+  /// Replaces every block that `s` holds by one that `take` gives, and then gives the old ones
+  /// back. Pairs (old, new) go to `copies`. The sequence leaves the index.
   template <class Take>
   void move_out(Sequence& s, std::vector<BlockCopy>& copies, Take take) {
     drop_copy_sources(s);
@@ -279,8 +279,7 @@ class SequenceBlocks {
         target.state_source = source.state_source;
         if (target.state_source != kNoBlock) store_.ref(static_cast<BlockId>(target.state_source));
       } else {
-        const std::size_t shared =
-            std::min(spec.blocks_for(from.committed), source.blocks.size());
+        const std::size_t shared = std::min(spec.blocks_for(from.committed), source.blocks.size());
         target.blocks.assign(source.blocks.begin(),
                              source.blocks.begin() + static_cast<std::ptrdiff_t>(shared));
         for (const std::int32_t b : target.blocks) {
@@ -429,15 +428,14 @@ class SequenceBlocks {
       const auto b = static_cast<BlockId>(own);
       const bool may_enter =
           !store_.is_indexed(b) && (group.shadows.empty() || store_.refs(b) == 1);
-      if (!may_enter ||
-          !store_.attach(g, node, b, group.indexed, s.priority)) {
+      if (!may_enter || !store_.attach(g, node, b, group.indexed, s.priority)) {
         store_.drop_cursor(g, node);
         s.store = false;  // or the salt is full; what follows could not be reached either
         return false;
       }
     } else if (held != own && spec.kind == GroupKind::full_attention) {
-      // Somebody computed the same block first; his stays the entry. It is held, so that the path to
-      // what this sequence adds below cannot be evicted.
+      // Somebody computed the same block first; his stays the entry. It is held, so that the path
+      // to what this sequence adds below cannot be evicted.
       store_.ref(static_cast<BlockId>(held));
       store_.raise_priority(static_cast<BlockId>(held), s.priority);
       group.shadows.push_back({group.indexed, static_cast<BlockId>(held)});
@@ -473,9 +471,9 @@ class SequenceBlocks {
       block = kNoBlock;
       changed = true;
     });
-    group.live_from = std::max(
-        group.live_from,
-        std::min(spec.block_of(spec.first_visible(s.committed)), group.blocks.size()));
+    group.live_from =
+        std::max(group.live_from,
+                 std::min(spec.block_of(spec.first_visible(s.committed)), group.blocks.size()));
     if (changed) ++s.table_version;
   }
 
@@ -487,7 +485,8 @@ class SequenceBlocks {
     if (spec.kind == GroupKind::ssm) {
       const std::int32_t source = full == 0 ? kNoBlock : rollback_.block_on_path(s, g, full - 1);
       if (source != kNoBlock) {
-        store_.hit(g, rollback_.node_on_path(s, g, full - 1), static_cast<BlockId>(source), s.priority);
+        store_.hit(g, rollback_.node_on_path(s, g, full - 1), static_cast<BlockId>(source),
+                   s.priority);
       }
       for (const std::int32_t b : {group.state_slot, group.state_source}) {
         if (b != kNoBlock) store_.unref(static_cast<BlockId>(b));
@@ -526,7 +525,8 @@ class SequenceBlocks {
     group.live_from = from;
   }
 
-  /// Gives back table entries from `first` on and shadows from depth `first_shadow` on, deepest first.
+  /// Gives back table entries from `first` on and shadows from depth `first_shadow` on, deepest
+  /// first.
   void drop_table_from(SequenceGroup& group, std::size_t first, std::size_t first_shadow,
                        std::uint32_t ttl) {
     for (std::size_t i = std::max(group.blocks.size(), group.indexed); i-- > 0;) {
