@@ -268,6 +268,8 @@ def test_ctrl_c_ends_the_process_with_one_line():
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A shell starts its background jobs with the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert "workload" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
