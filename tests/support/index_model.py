@@ -95,9 +95,12 @@ class IndexModel:
         if ttl:
             self.due[block] = self.steps + ttl
 
+    def is_leaf(self, block: int) -> bool:
+        return not self.node_of[block].children
+
     def next_victim(self) -> int:
         """Lowest priority first, then least recently used; a parent after its children."""
-        leaves = [b for b in self.released_at if not self.node_of[b].children]
+        leaves = [b for b in self.released_at if self.is_leaf(b)]
         return min(leaves, key=lambda b: (self.priority[b], self.released_at[b]))
 
     def forget(self, block: int) -> None:
@@ -109,13 +112,12 @@ class IndexModel:
         self.evictions += 1
 
     def advance_step(self) -> None:
+        """A block whose time comes while others hang on it goes with the last of them."""
         self.steps += 1
-        expired = [b for b, due in self.due.items() if due == self.steps]
-        for block in sorted(expired, key=lambda b: self.released_at[b]):
-            del self.due[block]
-            if not self.node_of[block].children:
-                self.forget(block)
-                self.freed.append(block)
+        while due := [b for b, step in self.due.items() if step <= self.steps and self.is_leaf(b)]:
+            block = min(due, key=lambda b: (self.due[b], self.released_at[b]))
+            self.forget(block)
+            self.freed.append(block)
 
     # --- the index ---
 

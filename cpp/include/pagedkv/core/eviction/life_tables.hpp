@@ -7,7 +7,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 namespace pagedkv::inline v0_1::detail {
 
@@ -127,11 +126,8 @@ class LifeTables {
   static std::uint64_t chance(std::uint64_t reused, std::uint64_t reached, std::uint64_t weight,
                               std::uint64_t expected) noexcept {
     expected = std::clamp<std::uint64_t>(expected, 1, kCertain);
-    return std::clamp<std::uint64_t>(
-        ratio(reused + weight, reached + ratio_count(weight, expected)), 1, kCertain);
-  }
-  static std::uint64_t ratio_count(std::uint64_t weight, std::uint64_t chance) noexcept {
-    return (weight << 30) / chance;
+    const std::uint64_t estimate = ratio(reused + weight, reached + (weight << 30) / expected);
+    return std::clamp<std::uint64_t>(estimate, 1, kCertain);
   }
 
   void close_clump() noexcept {
@@ -160,13 +156,16 @@ class LifeTables {
       all_reused += reused[age];
       all_reached += reached[age] / (age + 1);
     }
-    const std::uint64_t at_first = ratio(all_reused, all_reached);
+    // Enough for the oldest age to differ from the one before, however large the cache.
+    const std::uint64_t at_first =
+        std::max<std::uint64_t>(kAges * kAges, ratio(all_reused, all_reached));
     Ages of_all;
     for (unsigned age = 0; age < kAges; ++age) {
       of_all[age] = chance(reused[age], reached[age], weight, at_first / (age + 1));
     }
-    for (std::size_t kind = 0; kind < kKinds; ++kind)
+    for (std::size_t kind = 0; kind < kKinds; ++kind) {
       revalue(rows_[kind], prior_[kind], of_all, weight);
+    }
   }
 
   static void revalue(Row& row, std::uint64_t prior, const Ages& of_all,
@@ -182,23 +181,24 @@ class LifeTables {
     // From the oldest age to the youngest: the best time to keep a block is this epoch, and on
     // through all that pays better than what is before it.
     struct Stay {
-      std::uint64_t hits, time, survival;
+      std::uint64_t hits, time, survival, value;
     };
     std::array<Stay, kAges> stays;
     unsigned count = 0;
     for (unsigned age = kAges; age-- > 0;) {
       const std::uint64_t hit =
           chance(row.reused[age], row.reached[age], weight, scaled(of_all[age], factor));
-      Stay stay{hit, kCertain - hit / 2, kCertain - hit};
-      while (count > 0 &&
-             ratio(stays[count - 1].hits, stays[count - 1].time) > ratio(stay.hits, stay.time)) {
+      Stay stay{hit, kCertain - hit / 2, kCertain - hit, 0};
+      stay.value = ratio(stay.hits, stay.time);
+      while (count > 0 && stays[count - 1].value > stay.value) {
         const Stay& next = stays[--count];
         stay.hits += scaled(next.hits, stay.survival);
         stay.time += scaled(next.time, stay.survival);
         stay.survival = scaled(next.survival, stay.survival);
+        stay.value = ratio(stay.hits, stay.time);
       }
       stays[count++] = stay;
-      row.value[age] = ratio(stay.hits, stay.time);
+      row.value[age] = stay.value;
     }
   }
 

@@ -1,15 +1,11 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <memory>
 #include <numeric>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -18,8 +14,10 @@
 #include "pagedkv/core/block_allocator.hpp"
 #include "pagedkv/core/eviction/eviction_queue.hpp"
 #include "pagedkv/core/manager/event_log.hpp"
+#include "pagedkv/core/manager/expiry.hpp"
 #include "pagedkv/core/manager/options.hpp"
 #include "pagedkv/core/manager/prefix_tree.hpp"
+#include "pagedkv/core/manager/salts.hpp"
 #include "pagedkv/detail/grow_array.hpp"
 
 namespace pagedkv::inline v0_1::detail {
@@ -31,28 +29,18 @@ class BlockStore {
  public:
   using Tree = PrefixTree<Hash>;
 
-  struct Salt {
-    std::string bytes;
-    std::vector<NodeId> roots;  // one a group
-    std::size_t blocks = 0;     // in the index
-    std::optional<std::size_t> max_blocks;
-    ReuseCounts reuse;
-    std::map<std::uint64_t, BlockId> released = {};  // with a maximum: evictable blocks, in order
-  };
-
   explicit BlockStore(const ManagerOptions& options, Hash hash)
       : specs_(options.groups),
         capacity_(options.num_blocks),
         first_id_(options.null_block ? 1 : 0),
         fresh_(first_id_),
-        eviction_(options.eviction),
         blocks_(options.num_blocks),
         freed_(options.num_blocks),
+        queue_(options.eviction, options.num_blocks, kNumPriorities),
         events_(options.events, options.groups.size()) {
     for (const auto& spec : specs_) {
       trees_.emplace_back(spec.block_size, options.prefix_caching ? options.num_blocks : 1, hash);
     }
-    level(0);
   }
 
   // --- taking and giving back ---
@@ -78,15 +66,15 @@ class BlockStore {
     } else {
       b = *evict_one();
     }
-    blocks_[b] = {1, kNoEntry, 0};
+    blocks_[b] = {1, kNoEntry};
     return b;
   }
 
   void ref(BlockId b) {
     if (blocks_[b].refs++ != 0) return;
     --evictable_;
-    queue_of(b).acquire(b);
-    if (!expiry_.empty()) expiry_.erase(b);
+    queue_.acquire(b);
+    if (!expiry_.empty()) expiry_.clear(b);
     if (!released_.empty()) unlist(b);
   }
 
@@ -99,11 +87,8 @@ class BlockStore {
       return;
     }
     ++evictable_;
-    queue_of(b).release(b, is_leaf(b));
-    if (ttl != 0) {
-      expiry_[b] = step_ + ttl;
-      expiring_[step_ + ttl].push_back(b);
-    }
+    queue_.release(b, is_leaf(b));
+    if (ttl != 0) expiry_.set(b, step_ + ttl);
     if (num_limited_salts_ != 0 && salt_of(b).max_blocks) list_released(b);
   }
 
@@ -115,38 +100,24 @@ class BlockStore {
   /// One schedule step has passed: evicts what expires now.
   void advance_step() {
     ++step_;
-    if (expiring_.empty()) return;
-    const auto now = expiring_.find(step_);
-    if (now == expiring_.end()) return;
-    const auto blocks = std::move(now->second);
-    expiring_.erase(now);
-    for (const BlockId b : blocks) {
-      const auto due = expiry_.find(b);
-      if (due == expiry_.end() || due->second != step_) continue;
-      expiry_.erase(due);
-      evict(b);
-    }
+    while (const auto b = expiry_.next(step_)) evict(*b);
   }
   [[nodiscard]] std::uint64_t step() const noexcept { return step_; }
 
   /// Evicts the block whose turn it is; nothing when none can go. The block is the caller's.
   std::optional<BlockId> evict_one() {
-    for (auto& level : levels_) {
-      if (level == nullptr || level->evictable_count() == 0) continue;
-      const auto victim = level->victim([this](BlockId b) { return can_go(b); });
-      if (!victim) continue;
-      --evictable_;
-      ++evictions_;
-      forget(*victim);
-      return victim;
-    }
-    return std::nullopt;
+    const auto victim = queue_.victim([this](BlockId b) { return can_go(b); });
+    if (!victim) return std::nullopt;
+    --evictable_;
+    ++evictions_;
+    forget(*victim);
+    return victim;
   }
 
   /// Evicts `b`, which nobody holds, out of turn; false when what hangs below it forbids that.
   bool evict(BlockId b) {
     if (!can_go(b)) return false;
-    queue_of(b).remove(b);
+    queue_.remove(b);
     --evictable_;
     ++evictions_;
     forget(b);
@@ -169,8 +140,7 @@ class BlockStore {
     if (salt.max_blocks && salt.blocks >= *salt.max_blocks && !evict_from(salt)) return false;
     trees_[g].set_block(node, static_cast<std::int32_t>(b));
     blocks_[b].node = entry(g, node);
-    blocks_[b].priority = priority;
-    queue_of(b).insert(b, trees_[g][node].key, static_cast<std::uint32_t>(depth));
+    queue_.insert(b, trees_[g][node].key, static_cast<std::uint32_t>(depth), priority);
     ++salt.blocks;
     ++cached_;
     events_.stored(g, trees_[g], node, salt.bytes);
@@ -180,18 +150,22 @@ class BlockStore {
   /// A request reuses block `b`: holds it, and remembers the use.
   void hit(std::size_t g, NodeId node, BlockId b, std::uint8_t priority) {
     trees_[g].touch(node);
-    queue_of(b).hit(b);
+    queue_.hit(b);
     ref(b);
     raise_priority(b, priority);
   }
 
+  /// Of an indexed block that is held.
   void raise_priority(BlockId b, std::uint8_t priority) {
-    if (priority <= blocks_[b].priority || blocks_[b].node == kNoEntry) return;
-    // Held at this time, so only its place in the books moves.
-    const auto [g, node] = node_of(b);
-    queue_of(b).remove(b);
-    blocks_[b].priority = priority;
-    queue_of(b).insert(b, trees_[g][node].key, 0);
+    if (is_indexed(b) && priority > queue_.level(b)) queue_.change_level(b, priority);
+  }
+
+  /// A new node below `parent`, which has no child with these tokens and extras.
+  NodeId insert(std::size_t g, NodeId parent, const TokenId* tokens, std::string_view extras) {
+    const NodeId before = trees_[g][parent].first_child;
+    const NodeId node = trees_[g].insert(parent, tokens, extras);
+    if (before != kNoNode && trees_[g][before].next_sibling == kNoNode) supersede(g, before);
+    return node;
   }
 
   void add_cursor(std::size_t g, NodeId node) noexcept { trees_[g].add_cursor(node); }
@@ -212,19 +186,17 @@ class BlockStore {
 
   // --- salts ---
 
+  /// The number of a salt; it stays while the salt is of use.
   std::uint32_t salt(std::string_view bytes) {
-    if (const auto found = salt_numbers_.find(std::string(bytes)); found != salt_numbers_.end()) {
-      return found->second;
-    }
-    const auto number = static_cast<std::uint32_t>(salts_.size());
-    Salt salt{std::string(bytes), {}, 0, std::nullopt, {}};
-    for (std::size_t g = 0; g < trees_.size(); ++g) {
-      salt.roots.push_back(trees_[g].add_root(number, bytes));
-    }
-    salts_.push_back(std::move(salt));
-    salt_numbers_.emplace(bytes, number);
-    return number;
+    if (const auto known = salts_.find(bytes)) return *known;
+    return salts_.add(
+        bytes, trees_.size(),
+        [&](std::uint32_t number, std::size_t g) { return trees_[g].add_root(number, bytes); },
+        [&](NodeId root, std::size_t g) { trees_[g].remove_root(root); });
   }
+  /// A sequence of this salt comes, or goes.
+  void add_user(std::uint32_t salt) noexcept { ++salts_[salt].users; }
+  void drop_user(std::uint32_t salt) noexcept { --salts_[salt].users; }
   /// At most this many blocks of the salt stay in the index; nothing: no limit.
   void set_salt_limit(std::uint32_t number, std::optional<std::size_t> max_blocks) {
     Salt& salt = salts_[number];
@@ -244,16 +216,10 @@ class BlockStore {
     while (salt.blocks > *max_blocks && evict_from(salt)) {
     }
   }
-  [[nodiscard]] Salt& salt_at(std::uint32_t number) noexcept { return salts_[number]; }
-  [[nodiscard]] const std::vector<Salt>& salts() const noexcept { return salts_; }
+  [[nodiscard]] SaltTable& salts() noexcept { return salts_; }
+  [[nodiscard]] const SaltTable& salts() const noexcept { return salts_; }
   [[nodiscard]] NodeId root(std::uint32_t salt, std::size_t g) const noexcept {
     return salts_[salt].roots[g];
-  }
-  /// Number of a salt that is known, or nothing.
-  [[nodiscard]] std::optional<std::uint32_t> find_salt(std::string_view bytes) const {
-    const auto found = salt_numbers_.find(std::string(bytes));
-    if (found == salt_numbers_.end()) return std::nullopt;
-    return found->second;
   }
 
   [[nodiscard]] EventLog& events() noexcept { return events_; }
@@ -284,21 +250,14 @@ class BlockStore {
     for (std::size_t b = end; b-- > first_id_;) {
       if (b < fresh_ && !live(b)) freed_[num_freed_++] = static_cast<BlockId>(b);
     }
-    for (auto& [step, expiring] : expiring_) {
-      // It may name blocks that have long gone, also beyond what is handed out now.
-      std::erase_if(expiring, [&](BlockId b) { return b >= end; });
-      for (BlockId& b : expiring) b = now_at[b];
-    }
     released_.clear();
-    for (Salt& salt : salts_) {
-      for (auto& [when, b] : salt.released) {
+    for (std::uint32_t salt = 0; salt < salts_.end(); ++salt) {
+      for (auto& [when, b] : salts_[salt].released) {
         b = now_at[b];
         released_.emplace(b, when);
       }
     }
-    std::unordered_map<BlockId, std::uint64_t> expiry;
-    for (const auto& [b, step] : expiry_) expiry.emplace(now_at[b], step);
-    expiry_ = std::move(expiry);
+    expiry_.rename(now_at);
     return now_at;
   }
 
@@ -307,11 +266,7 @@ class BlockStore {
   [[nodiscard]] std::size_t fresh() const noexcept { return fresh_; }
   [[nodiscard]] std::size_t first_id() const noexcept { return first_id_; }
   [[nodiscard]] std::size_t evictable() const noexcept { return evictable_; }
-  [[nodiscard]] std::size_t queued() const noexcept {
-    std::size_t blocks = 0;
-    for (const auto& level : levels_) blocks += level == nullptr ? 0 : level->evictable_count();
-    return blocks;
-  }
+  [[nodiscard]] std::size_t queued() const noexcept { return queue_.evictable_count(); }
   [[nodiscard]] std::size_t num_given_back() const noexcept { return num_freed_; }
   [[nodiscard]] BlockId given_back(std::size_t i) const noexcept { return freed_[i]; }
 
@@ -319,34 +274,24 @@ class BlockStore {
   [[nodiscard]] std::size_t memory_bytes() const noexcept {
     std::size_t bytes = capacity_ * (sizeof(Block) + sizeof(BlockId));
     for (const auto& tree : trees_) bytes += tree.memory_bytes();
-    for (const auto& level : levels_) {
-      bytes += level == nullptr ? 0 : capacity_ * eviction_bytes_per_block(eviction_);
-    }
-    return bytes;
+    return bytes + static_cast<std::size_t>(static_cast<double>(capacity_) *
+                                            EvictionQueue::bytes_per_block(queue_.kind()));
   }
 
  private:
   static constexpr std::uint32_t kNodeBits = 28;
   static constexpr std::uint32_t kNodeMask = (1U << kNodeBits) - 1;
   static constexpr std::uint32_t kNoEntry = 0xffffffff;
+  static constexpr std::size_t kNumPriorities = 101;
 
   struct Block {
     std::uint32_t refs;
     std::uint32_t node;  // group and node, or kNoEntry
-    std::uint8_t priority;
   };
 
   static std::uint32_t entry(std::size_t g, NodeId node) noexcept {
     return static_cast<std::uint32_t>(g) << kNodeBits | static_cast<std::uint32_t>(node);
   }
-
-  EvictionQueue& level(std::uint8_t priority) {
-    if (levels_[priority] == nullptr) {
-      levels_[priority] = std::make_unique<EvictionQueue>(eviction_, capacity_);
-    }
-    return *levels_[priority];
-  }
-  EvictionQueue& queue_of(BlockId b) { return level(blocks_[b].priority); }
 
   [[nodiscard]] bool is_leaf(BlockId b) const noexcept {
     const auto [g, node] = node_of(b);
@@ -360,18 +305,18 @@ class BlockStore {
 
   void move(BlockId from, BlockId to) {
     blocks_[to] = blocks_[from];
-    blocks_[from] = {0, kNoEntry, 0};
+    blocks_[from] = {0, kNoEntry};
     if (blocks_[to].node == kNoEntry) return;
     const auto [g, node] = node_of(to);
     trees_[g].set_block(node, static_cast<std::int32_t>(to));
-    queue_of(to).rename(from, to);
+    queue_.rename(from, to);
   }
 
   /// `b` leaves the index.
   void forget(BlockId b) {
     const auto [g, node] = node_of(b);
     remember_evicted(trees_[g][node].key);
-    if (!expiry_.empty()) expiry_.erase(b);
+    if (!expiry_.empty()) expiry_.clear(b);
     if (!released_.empty()) unlist(b);
     events_.removed(g, trees_[g], node);
     Salt& salt = salts_[trees_[g][node].salt];
@@ -395,7 +340,20 @@ class BlockStore {
     const std::int32_t block = trees_[g][orphaned].block;
     if (block == kNoBlock) return;
     const auto b = static_cast<BlockId>(block);
-    if (blocks_[b].refs == 0) queue_of(b).reconsider(b);
+    if (blocks_[b].refs != 0) return;
+    queue_.reconsider(b);
+    if (!expiry_.empty()) expiry_.reconsider(b);
+  }
+
+  /// Tells the policy that the chain from `node` on, which had no rival, has one now. It ends where
+  /// it branches, where somebody uses it, and where the policy knows already.
+  void supersede(std::size_t g, NodeId node) {
+    if (queue_.kind() != EvictionKind::lifetable) return;
+    for (; node != kNoNode && trees_[g][node].next_sibling == kNoNode;
+         node = trees_[g][node].first_child) {
+      const std::int32_t block = trees_[g][node].block;
+      if (block == kNoBlock || !queue_.supersede(static_cast<BlockId>(block))) return;
+    }
   }
 
   /// Makes room under a salt's maximum by evicting what it released first; false when all is held.
@@ -427,21 +385,18 @@ class BlockStore {
   std::size_t capacity_;
   std::size_t first_id_;
   std::size_t fresh_;
-  EvictionKind eviction_;
   GrowArray<Block> blocks_;
   GrowArray<BlockId> freed_;
+  EvictionQueue queue_;
   std::size_t num_freed_ = 0;
   std::size_t evictable_ = 0;
   std::size_t cached_ = 0;
   std::uint64_t evictions_ = 0;
   std::vector<Tree> trees_;
-  std::array<std::unique_ptr<EvictionQueue>, 101> levels_{};
-  std::vector<Salt> salts_;
-  std::unordered_map<std::string, std::uint32_t> salt_numbers_;
+  SaltTable salts_;
   EventLog events_;
   std::uint64_t step_ = 0;
-  std::unordered_map<BlockId, std::uint64_t> expiry_;  // of evictable blocks with a ttl
-  std::unordered_map<std::uint64_t, std::vector<BlockId>> expiring_;  // by step
+  Expiry expiry_;  // of evictable blocks with a ttl
   std::size_t num_limited_salts_ = 0;
   std::unordered_map<BlockId, std::uint64_t> released_;  // when: of salts with a maximum
   std::uint64_t last_release_ = 0;

@@ -17,10 +17,14 @@ template <class Hash>
 class Invariants {
  public:
   explicit Invariants(const BlockStore<Hash>& store)
-      : store_(store), holds_(store.fresh(), 0), cursors_(store.specs().size()) {}
+      : store_(store),
+        holds_(store.fresh(), 0),
+        cursors_(store.specs().size()),
+        users_(store.salts().end()) {}
 
   void add(const Sequence& s) {
     const std::string name = "sequence " + std::to_string(s.id) + ": ";
+    ++users_[s.salt];
     expect(s.committed <= s.scheduled, name + "committed beyond scheduled");
     if (s.status == SequenceStatus::swapped) return;
     for (const BlockId b : s.copy_sources) hold(b);
@@ -84,6 +88,9 @@ class Invariants {
     expect(evictable == store_.queued(), "number of blocks in the eviction queues");
     expect(cached == store_.cached(), "number of indexed blocks");
     check_trees();
+    for (std::uint32_t salt = 0; salt < users_.size(); ++salt) {
+      expect(users_[salt] == store_.salts()[salt].users, "number of sequences of a salt");
+    }
   }
 
  private:
@@ -124,7 +131,8 @@ class Invariants {
     for (std::size_t g = 0; g < store_.specs().size(); ++g) {
       const auto& tree = store_.tree(g);
       std::size_t nodes = 0;
-      for (std::uint32_t salt = 0; salt < store_.salts().size(); ++salt) {
+      for (std::uint32_t salt = 0; salt < store_.salts().end(); ++salt) {
+        if (!store_.salts().is_known(salt)) continue;
         std::size_t blocks = 0;
         std::vector<NodeId> open{store_.root(salt, g)};
         while (!open.empty()) {
@@ -172,6 +180,7 @@ class Invariants {
   const BlockStore<Hash>& store_;
   std::vector<std::uint32_t> holds_;
   std::vector<std::unordered_map<NodeId, std::uint32_t>> cursors_;
+  std::vector<std::size_t> users_;  // of each salt
 };
 
 }  // namespace pagedkv::inline v0_1::detail

@@ -90,6 +90,7 @@ class BasicKVCacheManager {
     s.tokens.assign(tokens.begin(), tokens.end());
     s.extras = options.extras;
     s.salt = salt;
+    store_.add_user(salt);
     s.priority = options.priority;
     s.ttl = options.ttl;
     s.reuse = options.reuse;
@@ -294,6 +295,7 @@ class BasicKVCacheManager {
     copy.tokens = s.tokens;
     copy.extras = s.extras;
     copy.salt = s.salt;
+    store_.add_user(s.salt);
     copy.priority = s.priority;
     copy.ttl = s.ttl;
     copy.reuse = s.reuse;
@@ -372,6 +374,7 @@ class BasicKVCacheManager {
       } else {
         blocks_.release(*s);
       }
+      store_.drop_user(s->salt);
       sequences_.erase(s->id);
     }
   }
@@ -380,7 +383,7 @@ class BasicKVCacheManager {
   [[nodiscard]] std::size_t probe(std::span<const TokenId> tokens, std::string_view salt = {},
                                   const std::vector<Extra>& extras = {}) {
     const auto held = exclusive_.hold("KVCacheManager.probe");
-    const auto number = store_.find_salt(salt);
+    const auto number = store_.salts().find(salt);
     if (!number || !options_.prefix_caching) return 0;
     match_.find(store_, *number, tokens, extras, options_.partial_reuse);
     return match_.full_tokens() + match_.partial_tokens();
@@ -539,7 +542,7 @@ class BasicKVCacheManager {
   [[nodiscard]] ManagerStats stats() const {
     const auto held = exclusive_.hold("KVCacheManager.stats");
     ManagerStats stats;
-    for (const auto& salt : store_.salts()) stats.reuse += salt.reuse;
+    stats.reuse = store_.salts().total();
     stats.num_sequences = sequences_.size();
     stats.num_blocks = store_.capacity();
     stats.num_free_blocks = store_.available();
@@ -550,10 +553,11 @@ class BasicKVCacheManager {
     stats.steps = store_.step();
     return stats;
   }
-  /// Counters of one salt alone.
+  /// Counters of one salt alone; they last while something is of it (a sequence, a block of the
+  /// index, a maximum), and may be forgotten afterwards.
   [[nodiscard]] ReuseCounts salt_stats(std::string_view salt) const {
     const auto held = exclusive_.hold("KVCacheManager.salt_stats");
-    const auto number = store_.find_salt(salt);
+    const auto number = store_.salts().find(salt);
     return number ? store_.salts()[*number].reuse : ReuseCounts{};
   }
   /// What entered and left the prefix index since the last call, in order.

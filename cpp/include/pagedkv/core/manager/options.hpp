@@ -26,7 +26,7 @@ struct ManagerOptions {
   bool prefix_caching = true;  ///< keep what sequences computed, for others to reuse
   EvictionKind eviction = EvictionKind::lru;
   std::optional<detail::HashKey> hash_key = {};  ///< of the prefix index; nothing: drawn at random
-  bool partial_reuse = true;                ///< reuse the common start of a block by copying it
+  bool partial_reuse = true;        ///< reuse the common start of a block by copying it
   double watermark = 0.0;           ///< share of blocks kept from sequences that committed nothing
   bool null_block = false;          ///< block 0 is never handed out and pads tables
   bool events = false;              ///< record what enters and leaves the prefix index

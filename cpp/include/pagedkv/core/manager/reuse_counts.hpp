@@ -39,9 +39,10 @@ template <class Hash>
     return MissReason::evicted;
   }
   if (path.empty()) {
-    const std::size_t tried = std::min(store.salts().size(), kSaltsTried);
+    const std::size_t tried = std::min(store.salts().end(), kSaltsTried);
     for (std::uint32_t salt = 0; salt < tried; ++salt) {
-      if (salt != s.salt && tree.find(store.root(salt, g), tokens.data(), extras) != kNoNode) {
+      if (salt != s.salt && store.salts().is_known(salt) &&
+          tree.find(store.root(salt, g), tokens.data(), extras) != kNoNode) {
         return MissReason::other_salt;
       }
     }
@@ -52,7 +53,7 @@ template <class Hash>
 /// Counts what `match` found for `s`, under its salt.
 template <class Hash>
 void count_reuse(BlockStore<Hash>& store, const PrefixMatch<Hash>& match, const Sequence& s) {
-  ReuseCounts& counts = store.salt_at(s.salt).reuse;
+  ReuseCounts& counts = store.salts()[s.salt].reuse;
   const std::size_t asked = s.known() == 0 ? 0 : s.known() - 1;
   const std::size_t found = match.full_tokens() + match.partial_tokens();
   ++counts.queries;

@@ -419,7 +419,7 @@ class SequenceBlocks {
     const std::int32_t own = ssm ? kNoBlock : group.blocks[group.indexed];
 
     NodeId node = tree.find(group.cursor, tokens, extras);
-    if (node == kNoNode) node = tree.insert(group.cursor, tokens, extras);
+    if (node == kNoNode) node = store_.insert(g, group.cursor, tokens, extras);
     store_.add_cursor(g, node);  // first: what a full salt evicts below must not take it along
     const std::int32_t held = tree[node].block;
     if (held == kNoBlock && own != kNoBlock) {

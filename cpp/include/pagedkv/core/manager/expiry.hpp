@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "pagedkv/core/block_allocator.hpp"
+
+namespace pagedkv::inline v0_1::detail {
+
+/// Blocks that are to be evicted at a certain step, those of one step in the order in which they
+/// came. A block whose time comes while others hang on it stays overdue until they have gone.
+/// O(log blocks with a time limit) a call.
+class Expiry {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return due_.empty(); }
+
+  /// `b` has no time limit yet.
+  void set(BlockId b, std::uint64_t step) {
+    const Turn turn{step, ++last_};
+    due_.emplace(b, turn);
+    order_.emplace(turn, b);
+  }
+
+  /// `b` has no time limit any more.
+  void clear(BlockId b) {
+    const auto found = due_.find(b);
+    if (found == due_.end()) return;
+    order_.erase(found->second);
+    due_.erase(found);
+  }
+
+  /// The next block whose time has come by `step`; it is overdue from then on.
+  [[nodiscard]] std::optional<BlockId> next(std::uint64_t step) {
+    if (order_.empty() || order_.begin()->first.first > step) return std::nullopt;
+    return order_.extract(order_.begin()).mapped();
+  }
+
+  /// What kept `b` from going is gone: if it is overdue, it is next.
+  void reconsider(BlockId b) {
+    if (const auto found = due_.find(b); found != due_.end()) order_.emplace(found->second, b);
+  }
+
+  /// Block b is called `now_at[b]` from now on.
+  void rename(const std::vector<BlockId>& now_at) {
+    std::unordered_map<BlockId, Turn> due;
+    for (const auto& [b, turn] : due_) due.emplace(now_at[b], turn);
+    due_ = std::move(due);
+    for (auto& [turn, b] : order_) b = now_at[b];
+  }
+
+ private:
+  using Turn = std::pair<std::uint64_t, std::uint64_t>;  // step, and which one to get it
+
+  std::unordered_map<BlockId, Turn> due_;
+  std::map<Turn, BlockId> order_;  // without those that are overdue
+  std::uint64_t last_ = 0;
+};
+
+}  // namespace pagedkv::inline v0_1::detail
