@@ -211,6 +211,6 @@ def test_our_own_policy_closes_a_tenth_of_the_gap_there_and_never_falls_below_lr
         conversation, ["lru", "own", "belady"], [1000, 3000, 5859, 10_000, 20_000, 40_000, 50_000]
     )
     gaps = {capacity: result.gap_closed("own", capacity) for capacity in result.capacities}
-    assert gaps[5859] > 0.10 and gaps[10_000] > 0.10, gaps
+    assert min(gaps[5859], gaps[10_000]) > 0.10, gaps
     for capacity in result.capacities:
         assert result.hits["own"][capacity] >= 0.99 * result.hits["lru"][capacity], gaps
