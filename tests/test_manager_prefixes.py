@@ -142,6 +142,37 @@ def test_ttl_ends_blocks_after_that_many_steps_without_use() -> None:
     m.check()
 
 
+def test_a_parent_whose_time_is_over_goes_with_its_last_child() -> None:
+    m = KVCacheManager(40, 4)
+    serve(m, 1, [1] * 8, ttl=1)
+    serve(m, 2, [1] * 8 + [2] * 4)  # no limit: it keeps its parents
+    m.add(9, [])
+    m.acquire([9])
+    for _ in range(3):
+        m.schedule([9], [0])
+    assert m.probe([1] * 8 + [2] * 5) == 12
+    serve(m, 3, [1] * 8, ttl=1)  # the last who used them had one
+    for _ in range(3):
+        m.schedule([9], [0])
+    assert m.probe([1] * 8 + [2] * 5) == 12
+    m.evict(1)
+    m.schedule([9], [0])
+    assert m.stats()["num_cached_blocks"] == 0
+    m.check()
+
+
+def test_salts_that_nobody_uses_any_more_are_forgotten() -> None:
+    m = KVCacheManager(8, 4)
+    empty = m.memory_bytes
+    for i in range(20_000):
+        serve(m, 1, [i] * 9, salt=str(i).encode())
+    assert m.memory_bytes < empty + 200_000
+    assert m.salt_stats(b"0")["queries"] == 0
+    assert m.salt_stats(b"19999")["queries"] == 1
+    assert m.stats()["queries"] == 20_000
+    m.check()
+
+
 def test_a_salt_may_carry_a_maximum_of_blocks() -> None:
     m = KVCacheManager(100, 4)
     m.set_salt_limit(b"small", 3)

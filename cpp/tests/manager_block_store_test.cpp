@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "pagedkv/core/manager/block_store.hpp"
@@ -117,6 +118,53 @@ TEST_F(BlockStore, EvictsWhatNobodyTookAgainWithinItsStepsToLive) {
   store->advance_step();
   EXPECT_EQ(store->cached(), 1u);
   EXPECT_EQ(store->refs(taken_again[0]), 1u);
+}
+
+TEST_F(BlockStore, EvictsAnOverdueParentWithTheLastBlockThatHangsOnIt) {
+  make(6);
+  const Blocks parents = chain({1, 2}, {}, 100);
+  const TokenId token = 3;
+  const NodeId node = store->insert(0, store->node_of(parents[1]).second, &token, {});
+  const BlockId child = store->take();
+  EXPECT_TRUE(store->attach(0, node, child, 2, 100));
+  store->unref(child);
+  unref(parents, 1);
+  store->advance_step();
+  EXPECT_EQ(store->cached(), 3u) << "the child stays, and so must they";
+  EXPECT_TRUE(store->evict(child));
+  store->advance_step();
+  EXPECT_EQ(store->cached(), 0u);
+}
+
+TEST_F(BlockStore, ForgetsATimeLimitWithTheUseThatEndsIt) {
+  make(1);
+  const Blocks blocks = chain({1});
+  for (int use = 0; use < 100; ++use) {
+    store->unref(blocks[0], 1'000'000);
+    store->ref(blocks[0]);
+  }
+  store->unref(blocks[0], 2);
+  store->advance_step();
+  EXPECT_EQ(store->cached(), 1u);
+  store->advance_step();
+  EXPECT_EQ(store->cached(), 0u);
+}
+
+TEST_F(BlockStore, ForgetsSaltsOfWhichNothingIsLeft) {
+  make(4);
+  const Blocks kept = chain({1}, "kept");
+  store->add_user(store->salt("used"));
+  store->set_salt_limit(store->salt("limited"), 3);
+  for (int i = 0; i < 5000; ++i) store->salts()[store->salt(std::to_string(i))].reuse.queries = 1;
+  EXPECT_LT(store->salts().end(), 1100u);
+  EXPECT_LT(store->tree(0).size(), 1100u);
+  for (const char* salt : {"kept", "used", "limited"}) {
+    EXPECT_TRUE(store->salts().find(salt).has_value()) << salt;
+  }
+  EXPECT_FALSE(store->salts().find("0").has_value());
+  EXPECT_TRUE(store->salts().find("4999").has_value());
+  EXPECT_EQ(store->salts().total().queries, 5000u) << "of those forgotten, too";
+  EXPECT_TRUE(store->is_indexed(kept[0]));
 }
 
 TEST_F(BlockStore, KeepsASaltToItsMaximumByEvictingWhatItReleasedFirst) {
