@@ -158,7 +158,7 @@ class LifeTables {
     }
     // Enough for the oldest age to differ from the one before, however large the cache.
     const std::uint64_t at_first =
-        std::max<std::uint64_t>(kAges * kAges, ratio(all_reused, all_reached));
+        std::max(std::uint64_t{kAges} * kAges, ratio(all_reused, all_reached));
     Ages of_all;
     for (unsigned age = 0; age < kAges; ++age) {
       of_all[age] = chance(reused[age], reached[age], weight, at_first / (age + 1));

@@ -157,8 +157,8 @@ class LifetablePolicy {
   };
   /// What the ends of a level's lists were last found to be worth.
   struct Ends {
-    std::uint32_t stale = 0;                       // bit n: the ends of list n have changed
-    std::array<std::uint64_t, 2 * kKinds> prices;  // of the oldest ends, of the newest ends
+    std::uint32_t stale = 0;                            // bit n: the ends of list n have changed
+    std::array<std::uint64_t, kKinds + kKinds> prices;  // of the oldest ends, of the newest ends
     Ends() { prices.fill(kNoPrice); }
   };
   using Tables = LifeTables<kKinds>;
