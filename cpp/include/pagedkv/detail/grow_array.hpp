@@ -1,13 +1,23 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "pagedkv/detail/storage.hpp"
 
 namespace pagedkv::inline v0_1::detail {
+
+/// Room for `more` entries behind those that are there, so that adding them needs no memory.
+/// Amortised O(1) an entry, where `reserve` alone would grow by just what is asked for.
+template <class T>
+void reserve_more(std::vector<T>& vector, std::size_t more) {
+  const std::size_t needed = vector.size() + more;
+  if (needed > vector.capacity()) vector.reserve(std::max(needed, 2 * vector.capacity()));
+}
 
 /// Zeroed, cache-line-aligned array that grows at its end. What is reserved is there from the
 /// start, so that using it pays for no page fault.

@@ -37,7 +37,8 @@ class BlockStore {
         blocks_(options.num_blocks),
         freed_(options.num_blocks),
         queue_(options.eviction, options.num_blocks, kNumPriorities),
-        events_(options.events, options.groups.size()) {
+        events_(options.events, options.groups.size()),
+        evicted_keys_(std::bit_ceil(std::clamp<std::size_t>(options.num_blocks, 16, 65536))) {
     for (const auto& spec : specs_) {
       trees_.emplace_back(spec.block_size, options.prefix_caching ? options.num_blocks : 1, hash);
     }
@@ -181,7 +182,7 @@ class BlockStore {
 
   /// Whether a prefix of this key was evicted not long ago; may forget, for the statistics alone.
   [[nodiscard]] bool was_evicted(std::uint32_t key) const noexcept {
-    return !evicted_keys_.empty() && evicted_keys_[key & (evicted_keys_.size() - 1)] == key;
+    return evicted_keys_[key & (evicted_keys_.size() - 1)] == key;
   }
 
   // --- salts ---
@@ -189,6 +190,7 @@ class BlockStore {
   /// The number of a salt; it stays while the salt is of use.
   std::uint32_t salt(std::string_view bytes) {
     if (const auto known = salts_.find(bytes)) return *known;
+    for (auto& tree : trees_) tree.reserve(1);
     return salts_.add(
         bytes, trees_.size(),
         [&](std::uint32_t number, std::size_t g) { return trees_[g].add_root(number, bytes); },
@@ -328,9 +330,6 @@ class BlockStore {
   }
 
   void remember_evicted(std::uint32_t key) {
-    if (evicted_keys_.empty())
-      evicted_keys_.resize(
-          std::bit_ceil(std::min<std::size_t>(std::max<std::size_t>(capacity_, 16), 65536)));
     evicted_keys_[key & (evicted_keys_.size() - 1)] = key;
   }
 

@@ -65,11 +65,20 @@ class PrefixTree {
     return extras_.at(id);
   }
   /// Nodes that exist, roots included.
-  [[nodiscard]] std::size_t size() const noexcept { return used_ - free_.size(); }
+  [[nodiscard]] std::size_t size() const noexcept { return used_ - num_free_; }
+
+  /// Room for so many more nodes: they are made without an allocation then, but for extras.
+  void reserve(std::size_t more) {
+    if (more <= num_free_) return;
+    const std::size_t most = used_ + more - num_free_;
+    nodes_.ensure(most);
+    tokens_.ensure(most * block_size_);
+  }
 
   /// A root for a salt; it stays until `remove_root`.
   NodeId add_root(std::uint32_t salt, std::string_view salt_bytes) {
-    const NodeId id = new_node();
+    reserve(1);
+    const NodeId id = take_node();
     const auto key = detail::MultilinearHash().bytes(salt_bytes.data(), salt_bytes.size());
     node(id) = {.parent = kNoNode,
                 .first_child = kNoNode,
@@ -83,7 +92,7 @@ class PrefixTree {
                 .has_extras = 0};
     return id;
   }
-  void remove_root(NodeId id) { free_.push_back(id); }
+  void remove_root(NodeId id) noexcept { give_back(id); }
 
   /// The child of `parent` that holds exactly these tokens and extras, or kNoNode. O(1) expected.
   [[nodiscard]] NodeId find(NodeId parent, const TokenId* tokens, std::string_view extras) const {
@@ -100,8 +109,9 @@ class PrefixTree {
 
   /// A new child of `parent`, without a block, as its most recent one. `find` gave kNoNode before.
   NodeId insert(NodeId parent, const TokenId* tokens, std::string_view extras) {
-    const NodeId id = new_node();
-    if (!extras.empty()) extras_.emplace(id, extras);
+    reserve(1);
+    if (!extras.empty()) extras_.emplace(next_node(), extras);
+    const NodeId id = take_node();
     std::copy_n(tokens, block_size_, &tokens_[index(id) * block_size_]);
     Node& up = node(parent);
     NodeId& head = buckets_[bucket(parent, tokens, extras)];
@@ -200,15 +210,24 @@ class PrefixTree {
   static std::size_t index(NodeId id) noexcept { return static_cast<std::size_t>(id); }
   [[nodiscard]] Node& node(NodeId id) noexcept { return nodes_[index(id)]; }
 
-  NodeId new_node() {
-    if (!free_.empty()) {
-      const NodeId id = free_.back();
-      free_.pop_back();
-      return id;
+  // Nodes that are free are linked by `next_sibling`, the last one to go first.
+  [[nodiscard]] NodeId next_node() const noexcept {
+    return num_free_ != 0 ? first_free_ : static_cast<NodeId>(used_);
+  }
+  NodeId take_node() noexcept {
+    const NodeId id = next_node();
+    if (num_free_ != 0) {
+      first_free_ = nodes_[index(id)].next_sibling;
+      --num_free_;
+    } else {
+      ++used_;
     }
-    nodes_.ensure(used_ + 1);
-    tokens_.ensure((used_ + 1) * block_size_);
-    return static_cast<NodeId>(used_++);
+    return id;
+  }
+  void give_back(NodeId id) noexcept {
+    node(id).next_sibling = first_free_;
+    first_free_ = id;
+    ++num_free_;
   }
 
   [[nodiscard]] bool matches(NodeId id, const TokenId* tokens, std::string_view extras) const {
@@ -248,7 +267,7 @@ class PrefixTree {
     }
     if (n.next_sibling != kNoNode) node(n.next_sibling).prev_sibling = n.prev_sibling;
     if (n.has_extras) extras_.erase(id);
-    free_.push_back(id);
+    give_back(id);
   }
 
   Hash hash_;
@@ -256,7 +275,8 @@ class PrefixTree {
   detail::GrowArray<Node> nodes_;
   detail::GrowArray<TokenId> tokens_;  // [nodes, block_size]
   std::size_t used_ = 0;
-  std::vector<NodeId> free_;
+  std::size_t num_free_ = 0;
+  NodeId first_free_ = kNoNode;
   std::vector<NodeId> buckets_;
   std::unordered_map<NodeId, std::string> extras_;  // of the few nodes that have some
 };

@@ -14,6 +14,7 @@
 #include "pagedkv/core/block_allocator.hpp"
 #include "pagedkv/core/manager/options.hpp"
 #include "pagedkv/core/manager/prefix_tree.hpp"
+#include "pagedkv/detail/grow_array.hpp"
 
 namespace pagedkv::inline v0_1::detail {
 
@@ -43,7 +44,8 @@ class SaltTable {
     return found->second;
   }
 
-  /// A new salt. `make_root(number, group)` and `drop_root(root, group)` are the index's.
+  /// A new salt. `make_root(number, group)` and `drop_root(root, group)` are the index's and do not
+  /// fail.
   template <class MakeRoot, class DropRoot>
   std::uint32_t add(std::string_view bytes, std::size_t num_groups, MakeRoot make_root,
                     DropRoot drop_root) {
@@ -52,16 +54,18 @@ class SaltTable {
       most_ = std::max(kMostIdle, 2 * numbers_.size());
     }
     if (free_.empty()) {
-      free_.push_back(static_cast<std::uint32_t>(salts_.size()));
+      reserve_more(free_, salts_.size() + 1);  // so that giving numbers back needs no memory
       salts_.emplace_back();
+      free_.push_back(static_cast<std::uint32_t>(salts_.size() - 1));
     }
     const std::uint32_t number = free_.back();
     Salt salt;
     salt.bytes = bytes;
-    for (std::size_t g = 0; g < num_groups; ++g) salt.roots.push_back(make_root(number, g));
+    salt.roots.reserve(num_groups);
     numbers_.emplace(bytes, number);
-    salts_[number] = std::move(salt);
     free_.pop_back();
+    for (std::size_t g = 0; g < num_groups; ++g) salt.roots.push_back(make_root(number, g));
+    salts_[number] = std::move(salt);
     return number;
   }
 

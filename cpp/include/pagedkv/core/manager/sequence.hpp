@@ -11,6 +11,7 @@
 #include "pagedkv/core/block_allocator.hpp"
 #include "pagedkv/core/manager/groups.hpp"
 #include "pagedkv/core/manager/prefix_tree.hpp"
+#include "pagedkv/detail/grow_array.hpp"
 
 namespace pagedkv::inline v0_1 {
 
@@ -115,8 +116,8 @@ class SequenceMap {
     if (2 * (size_ + 1) > slots_.size()) grow();
     std::uint32_t record;
     if (unused_.empty()) {
+      reserve_more(unused_, records_.size() + 1);  // so that erase needs no memory
       records_.push_back(std::make_unique<Sequence>());
-      unused_.reserve(records_.size());
       record = static_cast<std::uint32_t>(records_.size() - 1);
     } else {
       record = unused_.back();
