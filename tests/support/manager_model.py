@@ -7,6 +7,7 @@ each call. An operation raises the manager's errors before it changes anything.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,27 +73,33 @@ class ManagerModel(IndexModel):
             raise SequenceError
         return found
 
-    def owns(self, block: int) -> bool:
-        return self.refs[block] == 1 and block not in self.node_of
+    def owns(self, block: int, copies: int = 0) -> bool:
+        """May be written: what `copies` and pending copies read of it is read before that."""
+        pending = sum(s.copy_sources.count(block) for s in self.sequences.values())
+        return self.refs[block] - pending - copies == 1 and block not in self.node_of
 
-    def copies_tail(self, s: Sequence) -> bool:
+    def shared_tail(self, s: Sequence) -> int:
+        """The block that the next token goes into, if it may have to be copied."""
         tail, offset = divmod(s.scheduled, self.block_size)
-        return (
-            offset != 0
-            and not s.owns_tail
-            and tail < len(s.blocks)
-            and not self.owns(s.blocks[tail])
-        )
+        return s.blocks[tail] if offset and not s.owns_tail and tail < len(s.blocks) else -1
 
-    def needed(self, s: Sequence, num_tokens: int) -> int:
-        total = -(-(s.scheduled + num_tokens) // self.block_size)
-        return max(total - len(s.blocks), 0) + (num_tokens != 0 and self.copies_tail(s))
+    def needed(self, sequences: Seq[Sequence], num_tokens: Seq[int]) -> list[int]:
+        """Blocks that each takes, one after the other: the last that has a tail writes in it."""
+        copies = Counter[int]()
+        needed = []
+        for s, n in zip(sequences, num_tokens, strict=True):
+            blocks = max(-(-(s.scheduled + n) // self.block_size) - len(s.blocks), 0)
+            tail = self.shared_tail(s)
+            if n and tail != -1 and not self.owns(tail, copies[tail]):
+                copies[tail] += 1
+                blocks += 1
+            needed.append(blocks)
+        return needed
 
-    def reserve(self, sequences: Seq[Sequence], num_tokens: Seq[int]) -> int:
+    def reserve(self, sequences: Seq[Sequence], needed: Seq[int]) -> int:
         """What must stay free beside blocks for sequences that have committed nothing yet."""
-        asking = zip(sequences, num_tokens, strict=True)
-        new = any(s.committed == 0 and self.needed(s, n) for s, n in asking)
-        return self.watermark if new else 0
+        asking = zip(sequences, needed, strict=True)
+        return self.watermark if any(s.committed == 0 and n for s, n in asking) else 0
 
     # --- operations ---
 
@@ -160,18 +167,17 @@ class ManagerModel(IndexModel):
     def fit(self, ids: Seq[int], num_new_tokens: Seq[int]) -> int:
         found = self.find(ids, "running")
         for n in range(len(ids), 0, -1):
-            needed = sum(map(self.needed, found[:n], num_new_tokens))
-            if needed + self.reserve(found[:n], num_new_tokens[:n]) <= self.num_free_blocks:
+            needed = self.needed(found[:n], num_new_tokens[:n])
+            if sum(needed) + self.reserve(found[:n], needed) <= self.num_free_blocks:
                 return n
         return 0
 
     def schedule(self, ids: Seq[int], num_new_tokens: Seq[int], *, lookahead: int = 0) -> Batch:
         found = self.find(ids, "running")
-        more = [n + lookahead for n in num_new_tokens]
-        needed = sum(map(self.needed, found, more))
-        reserve = self.reserve(found, more)
-        if needed + reserve > self.num_free_blocks:
-            raise PoolExhaustedError("", needed, max(self.num_free_blocks - reserve, 0))
+        needed = self.needed(found, [n + lookahead for n in num_new_tokens])
+        reserve = self.reserve(found, needed)
+        if sum(needed) + reserve > self.num_free_blocks:
+            raise PoolExhaustedError("", sum(needed), max(self.num_free_blocks - reserve, 0))
         self.advance_step()
         copies: list[Pair] = []
         for s, n in zip(found, num_new_tokens, strict=True):
@@ -186,10 +192,9 @@ class ManagerModel(IndexModel):
             source, s.partial_source = s.partial_source, -1
             s.blocks.append(self.take())
             copies.append((source, s.blocks[-1]))
-        elif self.copies_tail(s):
-            tail = s.scheduled // self.block_size
-            source, s.blocks[tail] = s.blocks[tail], self.take()
-            copies.append((source, s.blocks[tail]))
+        elif (tail := self.shared_tail(s)) != -1 and not self.owns(tail):
+            source, s.blocks[s.blocks.index(tail)] = tail, self.take()
+            copies.append((source, s.blocks[s.scheduled // self.block_size]))
         if source != -1:
             s.copy_sources.append(source)
         s.owns_tail = True

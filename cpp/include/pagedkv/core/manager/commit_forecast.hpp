@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pagedkv/core/manager/block_store.hpp"
+#include "pagedkv/core/manager/pending_copies.hpp"
 #include "pagedkv/core/manager/prefix_match.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
 
@@ -18,7 +19,8 @@ namespace pagedkv::inline v0_1::detail {
 template <class Hash>
 class CommitForecast {
  public:
-  CommitForecast(BlockStore<Hash>& store, bool caching) : store_(store), caching_(caching) {}
+  CommitForecast(BlockStore<Hash>& store, PendingCopies& pending, bool caching)
+      : store_(store), pending_(pending), caching_(caching) {}
 
   /// The most by which committing one token can lower what is available beyond `needed`: a state
   /// that becomes a checkpoint and goes on in a copy, a block of the index that is held because the
@@ -43,8 +45,8 @@ class CommitForecast {
     std::size_t needed;     // blocks for one more token each
   };
   /// What holds when these sequences have committed one token each and appended `tokens[i]`;
-  /// exactly. `needed(s)` is asked while blocks are held as they will be then. O(sequences): for
-  /// when it is tight.
+  /// exactly. `needed()` is asked while blocks are held as they will be then. O(sequences): for when
+  /// it is tight.
   template <class Needed>
   [[nodiscard]] AfterCommit after_commit(std::span<Sequence* const> sequences,
                                          std::span<const TokenId> tokens, Needed needed) {
@@ -57,7 +59,10 @@ class CommitForecast {
     AfterCommit after{0, 0};
     for (std::size_t i = 0; i < sequences.size(); ++i) {
       const Sequence& s = *sequences[i];
-      for (const BlockId b : s.copy_sources) add(static_cast<std::int32_t>(b), false);
+      for (const BlockId b : s.copy_sources) {
+        add(static_cast<std::int32_t>(b), false);
+        pending_.drop(b);
+      }
       for (std::size_t g = 0; g < s.groups.size(); ++g) {
         switch (store_.specs()[g].kind) {
           case GroupKind::full_attention: {
@@ -75,8 +80,10 @@ class CommitForecast {
         }
       }
     }
-    // A copy that is committed lets its source go: whoever is left may write it in place.
-    for (const Sequence* s : sequences) after.needed += needed(*s);
+    after.needed = needed();
+    for (const Sequence* s : sequences) {
+      for (const BlockId b : s->copy_sources) pending_.add(b);
+    }
     for (const auto& [b, refs] : before) {
       after.change += (store_.refs(b) == 0) - (refs == 0);
       store_.change_count(b, static_cast<std::int32_t>(refs - store_.refs(b)));
@@ -114,6 +121,7 @@ class CommitForecast {
   }
 
   BlockStore<Hash>& store_;
+  PendingCopies& pending_;
   bool caching_;
   std::vector<TokenId> block_;
 };

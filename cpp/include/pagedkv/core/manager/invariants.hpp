@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pagedkv/core/manager/block_store.hpp"
+#include "pagedkv/core/manager/pending_copies.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
 
 namespace pagedkv::inline v0_1::detail {
@@ -16,14 +17,21 @@ namespace pagedkv::inline v0_1::detail {
 template <class Hash>
 class Invariants {
  public:
-  explicit Invariants(const BlockStore<Hash>& store)
-      : store_(store), holds_(store.fresh(), 0), cursors_(store.specs().size()) {}
+  Invariants(const BlockStore<Hash>& store, const PendingCopies& pending)
+      : store_(store),
+        pending_(pending),
+        holds_(store.fresh(), 0),
+        copies_(store.fresh(), 0),
+        cursors_(store.specs().size()) {}
 
   void add(const Sequence& s) {
     const std::string name = "sequence " + std::to_string(s.id) + ": ";
     expect(s.committed <= s.scheduled, name + "committed beyond scheduled");
     if (s.status == SequenceStatus::swapped) return;
-    for (const BlockId b : s.copy_sources) hold(b);
+    for (const BlockId b : s.copy_sources) {
+      hold(b);
+      ++copies_[b];
+    }
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       const auto& group = s.groups[g];
       const auto& spec = store_.specs()[g];
@@ -62,6 +70,7 @@ class Invariants {
       expect(store_.refs(b) == holds_[i], name + "counted " + std::to_string(holds_[i]) +
                                               " holds, the books say " +
                                               std::to_string(store_.refs(b)));
+      expect(pending_.count(b) == copies_[i], name + "number of copies out of it");
       if (!store_.is_indexed(b)) {
         idle += store_.refs(b) == 0;
         continue;
@@ -170,7 +179,9 @@ class Invariants {
   }
 
   const BlockStore<Hash>& store_;
+  const PendingCopies& pending_;
   std::vector<std::uint32_t> holds_;
+  std::vector<std::uint32_t> copies_;
   std::vector<std::unordered_map<NodeId, std::uint32_t>> cursors_;
 };
 

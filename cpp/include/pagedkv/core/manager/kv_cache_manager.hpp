@@ -62,7 +62,7 @@ class BasicKVCacheManager {
       : options_(resolved(std::move(options))),
         store_(options_, hash ? *hash : Hash(options_.hash_key.value_or(random_key()))),
         blocks_(store_, options_.prefix_caching),
-        forecast_(store_, options_.prefix_caching),
+        forecast_(store_, blocks_.pending_copies(), options_.prefix_caching),
         host_(options_.num_host_blocks) {}
 
   BasicKVCacheManager(const BasicKVCacheManager&) = delete;
@@ -126,9 +126,10 @@ class BasicKVCacheManager {
     collect_running(where, ids);
     detail::expect_counts(where, num_new_tokens);
     std::size_t needed = 0, reserve = 0;
+    Demand demand(blocks_);
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const auto count = static_cast<std::size_t>(num_new_tokens[i]);
-      const std::size_t blocks = blocks_.needed(*call_[i], count);
+      const std::size_t blocks = demand.next(*call_[i], count);
       needed += blocks;
       if (blocks != 0) reserve = std::max(reserve, reserve_for(call_[i]->committed));
       if (needed + reserve > store_.available()) return i;
@@ -479,6 +480,7 @@ class BasicKVCacheManager {
     sequences_.for_each([&](Sequence& s) {
       if (s.status != detail::SequenceStatus::swapped) blocks_.translate(s, now_at);
     });
+    blocks_.pending_copies().translate(now_at);
     for (auto& [id, blocks] : pins_) {
       for (BlockId& b : blocks) b = now_at[b];
     }
@@ -568,7 +570,7 @@ class BasicKVCacheManager {
   /// @throws Error that names the first one that is broken.
   void check() const {
     const auto held = exclusive_.hold("KVCacheManager.check");
-    detail::Invariants<Hash> invariants(store_);
+    detail::Invariants<Hash> invariants(store_, blocks_.pending_copies());
     sequences_.for_each([&](const Sequence& s) { invariants.add(s); });
     for (const auto& [id, blocks] : leases_) invariants.add_held(blocks);
     for (const auto& [id, blocks] : pins_) invariants.add_held(blocks);
@@ -577,6 +579,7 @@ class BasicKVCacheManager {
 
  private:
   using Sequence = detail::Sequence;
+  using Demand = typename detail::SequenceBlocks<Hash>::Demand;
   using Holds = std::unordered_map<std::uint64_t, std::vector<BlockId>>;
 
   /// Tells the managers of a process apart for the batches they fill; no decision depends on it.
@@ -658,6 +661,7 @@ class BasicKVCacheManager {
   Batch& expect_room(const char* where, std::size_t lookahead, Batch* out, std::size_t pad_to,
                      std::span<const TokenId> appended) {
     std::size_t needed = 0, most_held = 0, reserve = 0, tokens = 0, most_blocks = 0;
+    std::optional<Demand> demand(blocks_);
     for (std::size_t i = 0; i < call_.size(); ++i) {
       const Sequence& s = *call_[i];
       if (s.quiet != 0 && !appended.empty()) {
@@ -667,17 +671,22 @@ class BasicKVCacheManager {
       }
       const std::size_t more = counts_[i] + lookahead;
       if (more > detail::kMaxTokens - s.scheduled) detail::throw_too_long(where, s, more);
-      const std::size_t blocks = blocks_.needed(s, more);
+      const std::size_t blocks = demand->next(s, more);
       needed += blocks;
       if (!appended.empty()) most_held += forecast_.most_held_by_commit(s);
       if (blocks != 0) reserve = std::max(reserve, reserve_for(s.committed + !appended.empty()));
       tokens += counts_[i];
       most_blocks = std::max(most_blocks, blocks_.table_length(s, more));
     }
+    demand.reset();
     std::size_t available = store_.available();
     if (needed + most_held + reserve > available && !appended.empty()) {
-      const auto after = forecast_.after_commit(
-          call_, appended, [this](const Sequence& s) { return blocks_.needed(s, 1); });
+      const auto after = forecast_.after_commit(call_, appended, [this] {
+        std::size_t blocks = 0;
+        Demand then(blocks_);
+        for (const Sequence* s : call_) blocks += then.next(*s, 1);
+        return blocks;
+      });
       needed = after.needed;
       (after.change < 0 ? needed : available) += static_cast<std::size_t>(std::abs(after.change));
     }

@@ -11,6 +11,7 @@
 
 #include "pagedkv/core/manager/batch.hpp"
 #include "pagedkv/core/manager/block_store.hpp"
+#include "pagedkv/core/manager/pending_copies.hpp"
 #include "pagedkv/core/manager/prefix_match.hpp"
 #include "pagedkv/core/manager/rollback.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
@@ -27,22 +28,49 @@ class SequenceBlocks {
 
   // --- room for new tokens ---
 
-  /// Blocks that `grow` would take.
-  [[nodiscard]] std::size_t needed(const Sequence& s, std::size_t num_tokens) const noexcept {
-    std::size_t blocks = 0;
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      const auto& spec = store_.specs()[g];
-      const auto& group = s.groups[g];
-      if (spec.kind == GroupKind::ssm) {
-        blocks += num_tokens != 0 && group.state_slot == kNoBlock && !can_take_over(group) ? 1 : 0;
-        continue;
-      }
-      const std::size_t total = spec.blocks_for(s.scheduled + num_tokens);
-      if (total > group.blocks.size()) blocks += total - group.blocks.size();
-      if (num_tokens != 0 && copies_tail(s, spec, group)) ++blocks;
+  /// Blocks that `grow` would take for the sequences of one batch. They are asked for in the order
+  /// of the batch, because the last one that has a block left does not copy it.
+  class Demand {
+   public:
+    explicit Demand(SequenceBlocks& blocks) noexcept : blocks_(blocks) {}
+    Demand(const Demand&) = delete;
+    Demand& operator=(const Demand&) = delete;
+    ~Demand() {
+      for (const BlockId b : blocks_.planned_) blocks_.pending_.drop(b);
+      blocks_.planned_.clear();
     }
-    return blocks;
-  }
+
+    /// Blocks for `num_tokens` more tokens of the next sequence.
+    [[nodiscard]] std::size_t next(const Sequence& s, std::size_t num_tokens) {
+      std::size_t blocks = 0;
+      for (std::size_t g = 0; g < s.groups.size(); ++g) {
+        const auto& spec = blocks_.store_.specs()[g];
+        const auto& group = s.groups[g];
+        if (spec.kind == GroupKind::ssm) {
+          if (num_tokens == 0 || group.state_slot != kNoBlock) continue;
+          if (blocks_.can_take_over(group)) continue;
+          ++blocks;
+          if (group.state_source != kNoBlock) plan_copy(group.state_source);
+          continue;
+        }
+        const std::size_t total = spec.blocks_for(s.scheduled + num_tokens);
+        if (total > group.blocks.size()) blocks += total - group.blocks.size();
+        if (num_tokens != 0 && blocks_.copies_tail(s, spec, group)) {
+          ++blocks;
+          plan_copy(group.blocks[spec.block_of(s.scheduled)]);
+        }
+      }
+      return blocks;
+    }
+
+   private:
+    void plan_copy(std::int32_t source) {
+      blocks_.planned_.push_back(static_cast<BlockId>(source));
+      blocks_.pending_.add(static_cast<BlockId>(source));
+    }
+
+    SequenceBlocks& blocks_;
+  };
 
   /// Entries of the longest table after `num_tokens` more tokens.
   [[nodiscard]] std::size_t table_length(const Sequence& s, std::size_t num_tokens) const noexcept {
@@ -90,6 +118,10 @@ class SequenceBlocks {
     }
     s.quiet = quiet;
   }
+
+  /// Sources of copies that are not committed yet.
+  [[nodiscard]] PendingCopies& pending_copies() noexcept { return pending_; }
+  [[nodiscard]] const PendingCopies& pending_copies() const noexcept { return pending_; }
 
   // --- tokens written, tokens known ---
 
@@ -352,10 +384,11 @@ class SequenceBlocks {
     return group.state_source != kNoBlock && is_own(group.state_source);
   }
 
-  /// Held by nobody else and in no index: may be written.
+  /// Held by nobody else, copies out of it aside, and in no index: may be written.
   [[nodiscard]] bool is_own(std::int32_t block) const noexcept {
     const auto b = static_cast<BlockId>(block);
-    return store_.refs(b) == 1 && !store_.is_indexed(b);
+    if (store_.is_indexed(b)) return false;
+    return store_.refs(b) == 1 || store_.refs(b) - pending_.count(b) == 1;
   }
 
   /// The next token goes into a block that somebody else relies on.
@@ -370,8 +403,7 @@ class SequenceBlocks {
                   std::vector<BlockCopy>& copies) {
     const auto copy_into_new = [&](std::int32_t source) {
       const auto block = static_cast<std::int32_t>(store_.take());
-      copies.push_back({source, block});
-      s.copy_sources.push_back(static_cast<BlockId>(source));
+      copy_out_of(s, source, block, copies);
       return block;
     };
     if (group.partial_source != kNoBlock) {
@@ -397,13 +429,22 @@ class SequenceBlocks {
     }
     group.state_slot = static_cast<std::int32_t>(store_.take());
     if (group.state_source == kNoBlock) return;
-    copies.push_back({group.state_source, group.state_slot});
-    s.copy_sources.push_back(static_cast<BlockId>(group.state_source));
+    copy_out_of(s, group.state_source, group.state_slot, copies);
     group.state_source = kNoBlock;
   }
 
+  /// The hold of `s` on `source` becomes that of a copy out of it.
+  void copy_out_of(Sequence& s, std::int32_t source, std::int32_t block,
+                   std::vector<BlockCopy>& copies) {
+    copies.push_back({source, block});
+    s.copy_sources.push_back(static_cast<BlockId>(source));
+    pending_.add(static_cast<BlockId>(source));
+  }
   void drop_copy_sources(Sequence& s) {
-    for (const BlockId b : s.copy_sources) store_.unref(b);
+    for (const BlockId b : s.copy_sources) {
+      pending_.drop(b);
+      store_.unref(b);
+    }
     s.copy_sources.clear();
   }
 
@@ -547,6 +588,8 @@ class SequenceBlocks {
   BlockStore<Hash>& store_;
   Rollback<Hash> rollback_;
   bool caching_;
+  PendingCopies pending_;
+  std::vector<BlockId> planned_;  // sources of copies that a demand has counted
 };
 
 }  // namespace pagedkv::inline v0_1::detail
