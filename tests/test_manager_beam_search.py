@@ -101,5 +101,6 @@ def test_forks_of_a_state_copy_it_once_less_than_they_are() -> None:
     m.fork(1, 2)
     m.fork(1, 3)
     batch = m.schedule([1, 2, 3], [1, 1, 1])
-    assert batch.copies.tolist() == [[0, 1], [0, 2]] and batch.state_slots.tolist() == [1, 2, 0]
+    assert batch.copies.tolist() == [[0, 1], [0, 2]]
+    assert batch.state_slots.tolist() == [1, 2, 0]
     m.check()

@@ -27,6 +27,7 @@ void register_kv_cache_pool(py::module_& m);
 void register_ssm_snapshot(py::module_& m);
 void register_ssm_state_pool(py::module_& m);
 void register_batch(py::module_& m);
+void register_manager_types(py::module_& m);
 void register_kv_cache_manager(py::module_& m);
 
 /// Raises the Python InvalidSlotError, whose `slot` may be any integer, also one that no C++ index

@@ -247,80 +247,9 @@ IdArray block_ids(const Manager& self, const Index& seq_id, const Index& group) 
   return IdArray(static_cast<py::ssize_t>(ids.size()), ids.data());
 }
 
-py::dict reuse_dict(const ReuseCounts& counts) {
-  py::dict misses;
-  for (std::size_t i = 0; i < kNumMissReasons; ++i) {
-    misses[py::str(std::string(miss_reason_name(static_cast<MissReason>(i))))] = counts.misses[i];
-  }
-  py::dict out;
-  out["queries"] = counts.queries;
-  out["queried_tokens"] = counts.queried_tokens;
-  out["hit_tokens"] = counts.hit_tokens;
-  out["hit_rate"] = counts.hit_rate();
-  out["miss_reasons"] = misses;
-  return out;
-}
-
-py::bytes digest(const std::array<std::uint8_t, 32>& hash) {
-  return {reinterpret_cast<const char*>(hash.data()), hash.size()};
-}
-
-void register_groups(py::module_& m) {
-  py::class_<GroupSpec> base(m, "GroupSpec", "Layers that share one block table.");
-  base.def_readonly("block_size", &GroupSpec::block_size, "Tokens a block; 0: the manager's own.")
-      .def("__repr__", [](const GroupSpec& self) -> std::string {
-        const std::string size =
-            self.block_size == 0 ? "" : ", block_size=" + std::to_string(self.block_size);
-        switch (self.kind) {
-          case GroupKind::full_attention:
-            return self.block_size == 0 ? "FullAttention()"
-                                        : "FullAttention(" + size.substr(2) + ")";
-          case GroupKind::sliding_window:
-            return "SlidingWindow(window=" + std::to_string(self.window) +
-                   ", sink_tokens=" + std::to_string(self.sink_tokens) + size + ")";
-          case GroupKind::ssm:
-            return "Ssm(checkpoint_interval=" + std::to_string(self.checkpoint_interval) + size +
-                   ")";
-        }
-        return "";
-      });
-  const auto sized = [](const char* where, const std::optional<Index>& size) {
-    return size ? to_size(where, "block_size", *size) : 0;
-  };
-  m.def(
-      "FullAttention",
-      [=](const std::optional<Index>& block_size) {
-        return GroupSpec::full_attention(sized("FullAttention", block_size));
-      },
-      py::kw_only(), py::arg("block_size") = py::none(), "Layers that see every token before.");
-  m.def(
-      "SlidingWindow",
-      [=](const Index& window, const Index& sink_tokens, const std::optional<Index>& block_size) {
-        constexpr const char* where = "SlidingWindow";
-        return GroupSpec::sliding_window(to_size(where, "window", window),
-                                         to_size(where, "sink_tokens", sink_tokens),
-                                         sized(where, block_size));
-      },
-      py::arg("window"), py::arg("sink_tokens") = 0, py::kw_only(),
-      py::arg("block_size") = py::none(),
-      "Layers that see the last ``window`` tokens, their own counted, and the first "
-      "``sink_tokens``. Blocks outside are given back.");
-  m.def(
-      "Ssm",
-      [=](const Index& checkpoint_interval, const std::optional<Index>& block_size) {
-        return GroupSpec::ssm(to_size("Ssm", "checkpoint_interval", checkpoint_interval),
-                              sized("Ssm", block_size));
-      },
-      py::arg("checkpoint_interval"), py::kw_only(), py::arg("block_size") = py::none(),
-      "Layers with a recurrent state: one block a sequence, and one for each state that is kept "
-      "for reuse, where a commit ends on a multiple of ``checkpoint_interval`` tokens.");
-  seal(base, "call its maker again");
-}
-
 }  // namespace
 
 void register_kv_cache_manager(py::module_& m) {
-  register_groups(m);
   py::class_<Manager> cls(m, "KVCacheManager", kDoc);
   cls.def(py::init(&make), py::arg("num_blocks"), py::arg("block_size") = 16,
           py::arg("groups") = py::none(), py::kw_only(), py::arg("prefix_caching") = true,
@@ -485,46 +414,27 @@ void register_kv_cache_manager(py::module_& m) {
       .def_property_readonly("usage", &Manager::usage, "Share of blocks held, in [0, 1].")
       .def_property_readonly("memory_bytes", &Manager::memory_bytes,
                              "Bytes of the books: blocks, index, eviction.")
-      .def("stats",
-           [](const Manager& self) {
-             const auto stats = self.stats();
-             py::dict out = reuse_dict(stats.reuse);
-             out["num_sequences"] = stats.num_sequences;
-             out["num_blocks"] = stats.num_blocks;
-             out["num_free_blocks"] = stats.num_free_blocks;
-             out["num_cached_blocks"] = stats.num_cached_blocks;
-             out["evictions"] = stats.evictions;
-             out["preemptions"] = stats.preemptions;
-             out["block_copies"] = stats.block_copies;
-             out["steps"] = stats.steps;
-             return out;
-           })
+      .def("stats", &Manager::stats, "Counters over all salts.")
       .def(
           "salt_stats",
           [](const Manager& self, const py::bytes& salt) {
-            return reuse_dict(self.salt_stats(std::string_view(salt)));
+            return self.salt_stats(std::string_view(salt));
           },
           py::arg("salt"), "Counters of one salt alone.")
-      .def("take_events",
-           [](Manager& self) {
-             py::list out;
-             for (const auto& event : self.take_events()) {
-               py::dict item;
-               item["kind"] = event.kind == CacheEvent::Kind::stored ? "stored" : "removed";
-               item["group"] = event.group;
-               item["hash"] = digest(event.hash);
-               item["parent_hash"] = digest(event.parent_hash);
-               item["tokens"] =
-                   IdArray(static_cast<py::ssize_t>(event.tokens.size()), event.tokens.data());
-               out.append(item);
-             }
-             return out;
-           })
+      .def("take_events", &Manager::take_events,
+           "What entered and left the prefix index since the last call, in order.")
       .def("check", &Manager::check, "Checks every invariant; raises on the first broken one.")
       .def("__repr__", [](const Manager& self) {
-        return "KVCacheManager(num_blocks=" + std::to_string(self.options().num_blocks) +
-               ", sequences=" + std::to_string(self.num_sequences()) +
-               ", free=" + std::to_string(self.num_free_blocks()) + ")";
+        std::string text =
+            "KVCacheManager(num_blocks=" + std::to_string(self.options().num_blocks) + ", ";
+        try {
+          const ManagerStats stats = self.stats();
+          text += "sequences=" + std::to_string(stats.num_sequences) +
+                  ", free=" + std::to_string(stats.num_free_blocks);
+        } catch (const Error&) {
+          text += "busy";
+        }
+        return text + ")";
       });
   seal(cls, "it hands out the ids of one process; make a new one");
 }

@@ -86,6 +86,15 @@ TEST(ManagerThreads, ASecondCallerGetsAnErrorWhileACallRuns) {
   refused("KVCacheManager.compact", [&] { m.compact(); });
   refused("KVCacheManager.set_salt_limit", [&] { m.set_salt_limit("x", 1); });
   refused("KVCacheManager.num_tokens", [&] { (void)m.num_tokens(1); });
+  refused("KVCacheManager.num_scheduled", [&] { (void)m.num_scheduled(1); });
+  refused("KVCacheManager.num_committed", [&] { (void)m.num_committed(1); });
+  refused("KVCacheManager.num_cached", [&] { (void)m.num_cached(1); });
+  refused("KVCacheManager.block_ids", [&] { (void)m.block_ids(1); });
+  refused("KVCacheManager.accept", [&] { (void)m.accept({}, {}); });
+  refused("KVCacheManager.num_sequences", [&] { (void)m.num_sequences(); });
+  refused("KVCacheManager.num_free_blocks", [&] { (void)m.num_free_blocks(); });
+  refused("KVCacheManager.usage", [&] { (void)m.usage(); });
+  refused("KVCacheManager.memory_bytes", [&] { (void)m.memory_bytes(); });
   refused("KVCacheManager.contains", [&] { (void)m.contains(1); });
   refused("KVCacheManager.stats", [&] { (void)m.stats(); });
   refused("KVCacheManager.salt_stats", [&] { (void)m.salt_stats(""); });

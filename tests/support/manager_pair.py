@@ -94,9 +94,9 @@ class Pair:
         real, model = self.real, self.model
         assert real.num_free_blocks == model.num_free_blocks
         stats = real.stats()
-        assert stats["num_cached_blocks"] == len(model.node_of)
-        assert stats["evictions"] == model.evictions
-        assert stats["steps"] == model.steps
+        assert stats.num_cached_blocks == len(model.node_of)
+        assert stats.evictions == model.evictions
+        assert stats.steps == model.steps
         assert len(real) == len(model.sequences)
         for seq_id, s in model.sequences.items():
             assert real.block_ids(seq_id).tolist() == s.blocks

@@ -503,38 +503,54 @@ class BasicKVCacheManager {
 
   /// Tokens known.
   [[nodiscard]] std::size_t num_tokens(SeqId id) const {
-    return find("KVCacheManager.num_tokens", id).known();
+    constexpr const char* where = "KVCacheManager.num_tokens";
+    const auto held = exclusive_.hold(where);
+    return find(where, id).known();
   }
   [[nodiscard]] std::size_t num_scheduled(SeqId id) const {
-    return find("KVCacheManager.num_scheduled", id).scheduled;
+    constexpr const char* where = "KVCacheManager.num_scheduled";
+    const auto held = exclusive_.hold(where);
+    return find(where, id).scheduled;
   }
   [[nodiscard]] std::size_t num_committed(SeqId id) const {
-    return find("KVCacheManager.num_committed", id).committed;
+    constexpr const char* where = "KVCacheManager.num_committed";
+    const auto held = exclusive_.hold(where);
+    return find(where, id).committed;
   }
   /// Tokens that the last `acquire` found.
   [[nodiscard]] std::size_t num_cached(SeqId id) const {
-    return find("KVCacheManager.num_cached", id).cached;
+    constexpr const char* where = "KVCacheManager.num_cached";
+    const auto held = exclusive_.hold(where);
+    return find(where, id).cached;
   }
   /// The table of a group, -1 in holes; of an ssm group the block that holds the state, if any.
   [[nodiscard]] std::vector<std::int32_t> block_ids(SeqId id, std::size_t group = 0) const {
     constexpr const char* where = "KVCacheManager.block_ids";
+    const auto held = exclusive_.hold(where);
     const Sequence& s = find(where, id);
     if (group >= s.groups.size()) {
       detail::throw_out_of_range(where, "group", group, s.groups.size());
     }
-    const auto& held = s.groups[group];
-    if (held.state_slot != kNoBlock) return {held.state_slot};
-    return held.blocks;
+    const auto& blocks = s.groups[group];
+    if (blocks.state_slot != kNoBlock) return {blocks.state_slot};
+    return blocks.blocks;
   }
   [[nodiscard]] bool contains(SeqId id) const {
     const auto held = exclusive_.hold("KVCacheManager.contains");
     return sequences_.find(id) != nullptr;
   }
-  [[nodiscard]] std::size_t num_sequences() const noexcept { return sequences_.size(); }
+  [[nodiscard]] std::size_t num_sequences() const {
+    const auto held = exclusive_.hold("KVCacheManager.num_sequences");
+    return sequences_.size();
+  }
   /// Blocks that `schedule` could take: unused ones, and cached ones that nobody holds.
-  [[nodiscard]] std::size_t num_free_blocks() const noexcept { return store_.available(); }
+  [[nodiscard]] std::size_t num_free_blocks() const {
+    const auto held = exclusive_.hold("KVCacheManager.num_free_blocks");
+    return store_.available();
+  }
   /// Share of blocks that are held, in [0, 1].
-  [[nodiscard]] double usage() const noexcept {
+  [[nodiscard]] double usage() const {
+    const auto held = exclusive_.hold("KVCacheManager.usage");
     if (store_.capacity() == 0) return 0.0;
     return 1.0 - static_cast<double>(store_.available()) / static_cast<double>(store_.capacity());
   }
@@ -563,7 +579,12 @@ class BasicKVCacheManager {
     const auto held = exclusive_.hold("KVCacheManager.take_events");
     return store_.events().take();
   }
-  [[nodiscard]] std::size_t memory_bytes() const noexcept { return store_.memory_bytes(); }
+  /// Bytes of the books: blocks, index, eviction.
+  [[nodiscard]] std::size_t memory_bytes() const {
+    const auto held = exclusive_.hold("KVCacheManager.memory_bytes");
+    return store_.memory_bytes();
+  }
+  /// What it was made with, block sizes filled in; never changes.
   [[nodiscard]] const ManagerOptions& options() const noexcept { return options_; }
 
   /// Checks every invariant. O(everything).
@@ -609,9 +630,7 @@ class BasicKVCacheManager {
     return s;
   }
 
-  /// For readers; holds the guard no longer than the look-up.
   [[nodiscard]] const Sequence& find(const char* where, SeqId id) const {
-    const auto held = exclusive_.hold(where);
     const Sequence* s = sequences_.find(id);
     if (s == nullptr) [[unlikely]]
       detail::throw_unknown(where, id);

@@ -79,6 +79,8 @@ struct ReuseCounts {
   std::uint64_t hit_tokens = 0;      // of these, found
   std::array<std::uint64_t, kNumMissReasons> misses{};  // queries that fell short, by reason
 
+  friend bool operator==(const ReuseCounts&, const ReuseCounts&) = default;
+
   ReuseCounts& operator+=(const ReuseCounts& other) noexcept {
     queries += other.queries;
     queried_tokens += other.queried_tokens;
@@ -103,6 +105,8 @@ struct ManagerStats {
   std::uint64_t preemptions = 0;
   std::uint64_t block_copies = 0;
   std::uint64_t steps = 0;
+
+  friend bool operator==(const ManagerStats&, const ManagerStats&) = default;
 };
 
 /// Something entered or left the prefix index.
@@ -113,6 +117,8 @@ struct CacheEvent {
   std::array<std::uint8_t, 32> hash;         // of the whole prefix
   std::array<std::uint8_t, 32> parent_hash;  // of the prefix one block shorter; the salt's for none
   std::vector<TokenId> tokens;               // of the block
+
+  friend bool operator==(const CacheEvent&, const CacheEvent&) = default;
 };
 
 }  // namespace pagedkv::inline v0_1
