@@ -56,6 +56,15 @@ void seal(py::class_<T, Options...>& cls, const char* instead) {
   };
 }
 
+/// What never changes needs no second copy.
+template <class T>
+void copies_are_itself(py::class_<T>& cls) {
+  cls.def("__copy__", [](const Owned<T>& self) { return self; })
+      .def(
+          "__deepcopy__", [](const Owned<T>& self, const AnyObject&) { return self; },
+          py::arg("memo"));
+}
+
 /// Equality with instances of the class alone, and no hash.
 template <class T, class... Options>
 void define_equality(py::class_<T, Options...>& cls) {

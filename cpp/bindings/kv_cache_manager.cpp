@@ -10,6 +10,7 @@
 #include "arrays.hpp"
 #include "batch.hpp"
 #include "integer_span.hpp"
+#include "long_calls.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -102,23 +103,28 @@ void add(Manager& self, const Index& seq_id, const Integers& tokens, const py::b
          const Extras& extras, const Index& priority, const std::optional<Index>& ttl, bool reuse,
          bool store) {
   constexpr const char* where = "KVCacheManager.add";
-  const IntegerSpan<TokenId> ids(where, "tokens", tokens);
+  IntegerSpan<TokenId> ids(where, "tokens", tokens);
   AddOptions options;
   options.salt = std::string_view(salt);
   options.extras = to_extras(where, extras);
-  const std::size_t level = to_size(where, "priority", priority);
-  options.priority = static_cast<std::uint8_t>(std::min<std::size_t>(level, 255));
+  const auto level = try_size(priority);
+  if (!level || *level > 100) {
+    detail::throw_shape(where, "priority " + text(priority) + "; expected 0 to 100");
+  }
+  options.priority = static_cast<std::uint8_t>(*level);
   const std::size_t steps = ttl ? to_size(where, "ttl", *ttl) : 0;
   options.ttl = static_cast<std::uint32_t>(std::min<std::size_t>(steps, 0xffffffff));
   options.reuse = reuse;
   options.store = store;
-  self.add(to_id(where, seq_id), ids.span(), options);
+  const SeqId id = to_id(where, seq_id);
+  run(ids.span().size(), [&] { self.add(id, ids.span(), options); }, ids);
 }
 
 py::array_t<std::int32_t> acquire(Manager& self, const SeqIds& seq_ids) {
-  const auto ids = to_ids("KVCacheManager.acquire", seq_ids);
+  auto ids = to_ids("KVCacheManager.acquire", seq_ids);
   py::array_t<std::int32_t> cached(static_cast<py::ssize_t>(ids.span().size()));
-  self.acquire(ids.span(), {cached.mutable_data(), ids.span().size()});
+  const std::span out(cached.mutable_data(), ids.span().size());
+  run(known(self, ids.span()), [&] { self.acquire(ids.span(), out); }, ids);
   return cached;
 }
 
@@ -130,11 +136,8 @@ std::size_t fit(Manager& self, const SeqIds& seq_ids, const Integers& num_new_to
 
 /// Fills `out`, or the manager's own batch, by `fill(batch)` and returns it.
 template <class Fill>
-py::object into_batch(const char* where, Manager& self, const py::object& out, Fill fill) {
-  if (out.is_none()) {
-    fill(nullptr);
-    return py::cast(PyBatch{self.own_batch(), py::none()});
-  }
+py::object into_batch(const char* where, const py::object& out, Fill fill) {
+  if (out.is_none()) return py::cast(PyBatch{fill(nullptr).shared_from_this(), py::none()});
   if (!py::isinstance<PyBatch>(out)) {
     detail::throw_shape(where, "out of type " + py::str(py::type::of(out)).cast<std::string>() +
                                    "; expected a Batch");
@@ -147,49 +150,61 @@ py::object schedule(Manager& self, const SeqIds& seq_ids, const Integers& num_ne
                     const Index& lookahead, const BatchOrNone& out,
                     const std::optional<Index>& pad_to) {
   constexpr const char* where = "KVCacheManager.schedule";
-  const auto ids = to_ids(where, seq_ids);
-  const IntegerSpan<std::int32_t> counts(where, "num_new_tokens", num_new_tokens);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<std::int32_t> counts(where, "num_new_tokens", num_new_tokens);
   const std::size_t ahead = to_size(where, "lookahead", lookahead);
   const std::size_t rows = pad_to ? to_size(where, "pad_to", *pad_to) : 0;
-  return into_batch(where, self, out, [&](Batch* batch) {
-    self.schedule(ids.span(), counts.span(), ahead, batch, rows);
+  const std::size_t work = sum(counts.span()) + ids.span().size() * (16 + ahead);
+  return into_batch(where, out, [&](Batch* batch) -> Batch& {
+    return run(
+        work,
+        [&]() -> Batch& { return self.schedule(ids.span(), counts.span(), ahead, batch, rows); },
+        ids, counts);
   });
 }
 
 py::object step(Manager& self, const SeqIds& seq_ids, const Integers& tokens,
                 const BatchOrNone& out, const std::optional<Index>& pad_to) {
   constexpr const char* where = "KVCacheManager.step";
-  const auto ids = to_ids(where, seq_ids);
-  const IntegerSpan<TokenId> next(where, "tokens", tokens);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<TokenId> next(where, "tokens", tokens);
   const std::size_t rows = pad_to ? to_size(where, "pad_to", *pad_to) : 0;
-  return into_batch(where, self, out,
-                    [&](Batch* batch) { self.step(ids.span(), next.span(), batch, rows); });
+  return into_batch(where, out, [&](Batch* batch) -> Batch& {
+    return run(
+        16 * ids.span().size(),
+        [&]() -> Batch& { return self.step(ids.span(), next.span(), batch, rows); }, ids, next);
+  });
 }
 
 void append(Manager& self, const SeqIds& seq_ids, const Integers& tokens,
             const IntegersOrNone& counts) {
   constexpr const char* where = "KVCacheManager.append";
-  const auto ids = to_ids(where, seq_ids);
-  const IntegerSpan<TokenId> next(where, "tokens", tokens);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<TokenId> next(where, "tokens", tokens);
   if (counts.is_none()) {
-    self.append(ids.span(), next.span());
+    run(next.span().size(), [&] { self.append(ids.span(), next.span()); }, ids, next);
     return;
   }
-  const IntegerSpan<std::int32_t> each(where, "counts", counts);
+  IntegerSpan<std::int32_t> each(where, "counts", counts);
   if (each.span().size() != ids.span().size()) {
     detail::throw_shape(where, std::to_string(each.span().size()) + " counts; expected " +
                                    std::to_string(ids.span().size()));
   }
-  self.append(ids.span(), next.span(), each.span());
+  run(
+      next.span().size(), [&] { self.append(ids.span(), next.span(), each.span()); }, ids, next,
+      each);
 }
 
 py::array_t<std::int32_t> truncate(Manager& self, const SeqIds& seq_ids,
                                    const Integers& num_tokens) {
   constexpr const char* where = "KVCacheManager.truncate";
-  const auto ids = to_ids(where, seq_ids);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<std::int32_t> lengths(where, "num_tokens", num_tokens);
   py::array_t<std::int32_t> reached(static_cast<py::ssize_t>(ids.span().size()));
-  self.truncate(ids.span(), IntegerSpan<std::int32_t>(where, "num_tokens", num_tokens).span(),
-                {reached.mutable_data(), ids.span().size()});
+  const std::span out(reached.mutable_data(), ids.span().size());
+  run(
+      known(self, ids.span()), [&] { self.truncate(ids.span(), lengths.span(), out); }, ids,
+      lengths);
   return reached;
 }
 
@@ -212,8 +227,10 @@ py::object accept(Manager& self, const SeqIds& seq_ids, const py::object& paths)
 std::size_t probe(Manager& self, const Integers& tokens, const py::bytes& salt,
                   const Extras& extras) {
   constexpr const char* where = "KVCacheManager.probe";
-  const IntegerSpan<TokenId> ids(where, "tokens", tokens);
-  return self.probe(ids.span(), std::string_view(salt), to_extras(where, extras));
+  IntegerSpan<TokenId> ids(where, "tokens", tokens);
+  const auto apart = to_extras(where, extras);
+  const std::string_view salt_bytes(salt);
+  return run(ids.span().size(), [&] { return self.probe(ids.span(), salt_bytes, apart); }, ids);
 }
 
 PyBatch new_batch(const Manager& self, const Index& max_seqs, const Index& max_tokens,
@@ -234,9 +251,9 @@ PyBatch new_batch(const Manager& self, const Index& max_seqs, const Index& max_t
               static_cast<std::size_t>(array.nbytes())};
     std::memset(memory.data(), 0, memory.size());
   }
-  return {std::make_shared<Batch>(self.new_batch(
+  return {std::shared_ptr<Batch>(new Batch(self.new_batch(
               to_size(where, "max_seqs", max_seqs), to_size(where, "max_tokens", max_tokens),
-              to_size(where, "max_blocks_per_seq", max_blocks_per_seq), memory)),
+              to_size(where, "max_blocks_per_seq", max_blocks_per_seq), memory))),
           buffers};
 }
 
@@ -273,8 +290,9 @@ void register_kv_cache_manager(py::module_& m) {
           "commit",
           [](Manager& self, const SeqIds& seq_ids, const Integers& num_tokens) {
             constexpr const char* where = "KVCacheManager.commit";
-            self.commit(to_ids(where, seq_ids).span(),
-                        IntegerSpan<std::int32_t>(where, "num_tokens", num_tokens).span());
+            auto ids = to_ids(where, seq_ids);
+            IntegerSpan<std::int32_t> counts(where, "num_tokens", num_tokens);
+            run(sum(counts.span()), [&] { self.commit(ids.span(), counts.span()); }, ids, counts);
           },
           py::arg("seq_ids"), py::arg("num_tokens"),
           "Keys and values of this many more tokens are written.")
@@ -292,19 +310,22 @@ void register_kv_cache_manager(py::module_& m) {
           "fork",
           [](Manager& self, const Index& seq_id, const Index& new_id) {
             constexpr const char* where = "KVCacheManager.fork";
-            self.fork(to_id(where, seq_id), to_id(where, new_id));
+            const SeqId id = to_id(where, seq_id), copy = to_id(where, new_id);
+            run(known(self, {&id, 1}), [&] { self.fork(id, copy); });
           },
           py::arg("seq_id"), py::arg("new_id"), "A copy that shares every committed block.")
       .def(
           "preempt",
           [](Manager& self, const SeqIds& seq_ids) {
-            self.preempt(to_ids("KVCacheManager.preempt", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.preempt", seq_ids);
+            run(known(self, ids.span()), [&] { self.preempt(ids.span()); }, ids);
           },
           py::arg("seq_ids"), "Gives blocks back and keeps the tokens; acquire resumes.")
       .def(
           "free",
           [](Manager& self, const SeqIds& seq_ids) {
-            self.free(to_ids("KVCacheManager.free", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.free", seq_ids);
+            run(known(self, ids.span()), [&] { self.free(ids.span()); }, ids);
           },
           py::arg("seq_ids"), "Ends sequences; committed blocks stay findable until evicted.")
       .def(
@@ -324,14 +345,18 @@ void register_kv_cache_manager(py::module_& m) {
       .def(
           "swap_out",
           [](Manager& self, const SeqIds& seq_ids) {
-            const auto copies = self.swap_out(to_ids("KVCacheManager.swap_out", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.swap_out", seq_ids);
+            const auto copies =
+                run(known(self, ids.span()), [&] { return self.swap_out(ids.span()); }, ids);
             return pair_array<std::int32_t>(copies.data(), copies.size());
           },
           py::arg("seq_ids"), "Pairs (block, host block) to copy, int32 ``[n, 2]``.")
       .def(
           "swap_in",
           [](Manager& self, const SeqIds& seq_ids) {
-            const auto copies = self.swap_in(to_ids("KVCacheManager.swap_in", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.swap_in", seq_ids);
+            const auto copies =
+                run(known(self, ids.span()), [&] { return self.swap_in(ids.span()); }, ids);
             return pair_array<std::int32_t>(copies.data(), copies.size());
           },
           py::arg("seq_ids"), "Pairs (host block, block) to copy, int32 ``[n, 2]``.")
@@ -350,14 +375,18 @@ void register_kv_cache_manager(py::module_& m) {
       .def(
           "evict",
           [](Manager& self, const Index& n) {
-            return self.evict(to_size("KVCacheManager.evict", "n", n));
+            const std::size_t most = to_size("KVCacheManager.evict", "n", n);
+            const std::size_t work = 64 * std::min(most, self.options().num_blocks);
+            return run(work, [&] { return self.evict(most); });
           },
           py::arg("n"), "Evicts up to n cached blocks; returns how many went.")
-      .def("reset", &Manager::reset, "Empties the prefix index; PoolError while blocks are held.")
+      .def(
+          "reset", [](Manager& self) { run(whole_pool(self), [&] { self.reset(); }); },
+          "Empties the prefix index; PoolError while blocks are held.")
       .def(
           "compact",
           [](Manager& self) {
-            const auto copies = self.compact();
+            const auto copies = run(whole_pool(self), [&] { return self.compact(); });
             return pair_array<std::int32_t>(copies.data(), copies.size());
           },
           "Packs live blocks to the front; pairs (from, to) to copy, int32 ``[n, 2]``.")
@@ -368,7 +397,8 @@ void register_kv_cache_manager(py::module_& m) {
             if (max_blocks) {
               most = to_size("KVCacheManager.set_salt_limit", "max_blocks", *max_blocks);
             }
-            self.set_salt_limit(std::string_view(salt), most);
+            const std::string_view bytes(salt);
+            run(whole_pool(self), [&] { self.set_salt_limit(bytes, most); });
           },
           py::arg("salt"), py::arg("max_blocks"), "At most this many cached blocks of a salt.")
       .def(
@@ -423,7 +453,9 @@ void register_kv_cache_manager(py::module_& m) {
           py::arg("salt"), "Counters of one salt alone.")
       .def("take_events", &Manager::take_events,
            "What entered and left the prefix index since the last call, in order.")
-      .def("check", &Manager::check, "Checks every invariant; raises on the first broken one.")
+      .def(
+          "check", [](const Manager& self) { run(whole_pool(self), [&] { self.check(); }); },
+          "Checks every invariant; raises on the first broken one.")
       .def("__repr__", [](const Manager& self) {
         std::string text =
             "KVCacheManager(num_blocks=" + std::to_string(self.options().num_blocks) + ", ";

@@ -13,15 +13,6 @@ using Counts = py::typing::Dict<py::str, py::int_>;
 using AnyDict = py::typing::Dict<py::str, py::object>;
 using EventKind = Named<"typing.Literal['stored', 'removed']">;
 
-/// Copies of what never changes are the object itself.
-template <class T>
-void define_copies(py::class_<T>& cls) {
-  cls.def("__copy__", [](const Owned<T>& self) { return self; })
-      .def(
-          "__deepcopy__", [](const Owned<T>& self, const AnyDict&) { return self; },
-          py::arg("memo"));
-}
-
 void register_groups(py::module_& m) {
   py::class_<GroupSpec> base(m, "GroupSpec", "Layers that share one block table.");
   base.def_readonly("block_size", &GroupSpec::block_size, "Tokens a block; 0: the manager's own.")
@@ -71,7 +62,7 @@ void register_groups(py::module_& m) {
       py::arg("checkpoint_interval"), py::kw_only(), py::arg("block_size") = py::none(),
       "Layers with a recurrent state: one block a sequence, and one for each state that is kept "
       "for reuse, where a commit ends on a multiple of ``checkpoint_interval`` tokens.");
-  define_copies(base);
+  copies_are_itself(base);
   seal(base, "call its maker again");
 }
 
@@ -134,7 +125,7 @@ void register_stats(py::module_& m) {
   define_equality(reuse);
   define_fields(reuse, "ReuseStats",
                 {"queries", "queried_tokens", "hit_tokens", "hit_rate", "miss_reasons"});
-  define_copies(reuse);
+  copies_are_itself(reuse);
   seal(reuse, "take to_dict()");
 
   py::class_<ManagerStats> cls(m, "Stats", "Counters of a KVCacheManager.");
@@ -151,12 +142,11 @@ void register_stats(py::module_& m) {
       .def_readonly("block_copies", &ManagerStats::block_copies)
       .def_readonly("steps", &ManagerStats::steps, "Calls of schedule and step that succeeded.");
   define_equality(cls);
-  define_fields(
-      cls, "Stats",
-      {"queries", "queried_tokens", "hit_tokens", "hit_rate", "miss_reasons", "num_sequences",
-       "num_blocks", "num_free_blocks", "num_cached_blocks", "evictions", "preemptions",
-       "block_copies", "steps"});
-  define_copies(cls);
+  define_fields(cls, "Stats",
+                {"queries", "queried_tokens", "hit_tokens", "hit_rate", "miss_reasons",
+                 "num_sequences", "num_blocks", "num_free_blocks", "num_cached_blocks", "evictions",
+                 "preemptions", "block_copies", "steps"});
+  copies_are_itself(cls);
   seal(cls, "take to_dict()");
 }
 
@@ -195,7 +185,7 @@ void register_events(py::module_& m) {
                ", hash=" + digest(self.hash).attr("hex")().cast<std::string>() + ")";
       });
   define_equality(cls);
-  define_copies(cls);
+  copies_are_itself(cls);
   seal(cls, "take what matters of it");
 }
 

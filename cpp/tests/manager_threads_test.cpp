@@ -99,7 +99,6 @@ TEST(ManagerThreads, ASecondCallerGetsAnErrorWhileACallRuns) {
   refused("KVCacheManager.stats", [&] { (void)m.stats(); });
   refused("KVCacheManager.salt_stats", [&] { (void)m.salt_stats(""); });
   refused("KVCacheManager.take_events", [&] { (void)m.take_events(); });
-  refused("KVCacheManager.own_batch", [&] { (void)m.own_batch(); });
   refused("KVCacheManager.check", [&] { m.check(); });
   gate->go_on.set_value();
   first.join();

@@ -38,6 +38,7 @@ class Sequence:
     copy_sources: list[int] = field(default_factory=list)
     partial_source: int = -1
     owns_tail: bool = False
+    index_again_at: int = 0  # a block could not enter the index: until so many tokens none does
 
 
 @dataclass
@@ -104,9 +105,12 @@ class ManagerModel(IndexModel):
     # --- operations ---
 
     def index_full(self, s: Sequence) -> None:
+        limit = min(s.committed, len(s.tokens))
         if not self.prefix_caching or not s.store or s.status != "running":
             return
-        while (len(s.path) + 1) * self.block_size <= min(s.committed, len(s.tokens)):
+        if limit < s.index_again_at:
+            return
+        while (len(s.path) + 1) * self.block_size <= limit:
             depth = len(s.path)
             parent = s.path[-1] if s.path else self.root(s.salt)
             key = self.key_at(s.tokens, s.extras, depth)
@@ -121,7 +125,7 @@ class ManagerModel(IndexModel):
             elif own in self.node_of or (s.shadows and self.refs[own] != 1):
                 # It is there under other tokens, which a fork of it was told; or others hold this
                 # block and not what is above it in the index.
-                s.store = False
+                s.index_again_at = limit + self.block_size
                 return
             else:
                 node = Node(parent, key, own)
@@ -151,7 +155,7 @@ class ManagerModel(IndexModel):
     def acquire(self, ids: Seq[int]) -> list[int]:
         for s in self.find(ids, "waiting"):
             s.status = "running"
-            s.cached = 0
+            s.cached = s.index_again_at = 0
             if not (self.prefix_caching and s.reuse):
                 continue
             s.path, partial, num_partial = self.match(s.tokens, s.salt, s.extras)
@@ -204,13 +208,16 @@ class ManagerModel(IndexModel):
     def batch(self, found: Seq[Sequence], counts: Seq[int], copies: list[Pair]) -> Batch:
         out = Batch([], [0], [], [], [], copies)
         for s, n in zip(found, counts, strict=True):
-            new = range(s.scheduled - n, s.scheduled)
-            out.seq_lens.append(s.scheduled)
+            # A partial hit is in the table once it is copied, which the first new token does.
+            pending = s.partial_source != -1
+            length = len(s.blocks) * self.block_size if pending else s.scheduled
+            new = range(length - n, length)
+            out.seq_lens.append(length)
             out.query_start_loc.append(out.query_start_loc[-1] + n)
             out.positions.extend(new)
             size = self.block_size
             out.slot_mapping.extend(s.blocks[p // size] * size + p % size for p in new)
-            out.tables.append(s.blocks[: -(-s.scheduled // size)])
+            out.tables.append(s.blocks[: -(-length // size)])
         return out
 
     def commit(self, ids: Seq[int], num_tokens: Seq[int]) -> None:
@@ -242,6 +249,7 @@ class ManagerModel(IndexModel):
     def truncate(self, ids: Seq[int], num_tokens: Seq[int]) -> list[int]:
         for s, n in zip(self.find(ids, "waiting", "running"), num_tokens, strict=True):
             del s.tokens[n:]
+            s.index_again_at = 0
             if n < s.scheduled:
                 self.drop_copy_sources(s)
                 self.cut(s, n)
@@ -336,6 +344,8 @@ class ManagerModel(IndexModel):
 
     def held_blocks(self, s: Sequence, num_tokens: int) -> list[int]:
         held = []
+        if s.partial_source != -1 and num_tokens > len(s.blocks) * self.block_size:
+            held.append(s.partial_source)
         for depth in reversed(range(min(-(-num_tokens // self.block_size), len(s.blocks)))):
             held += [s.shadows[depth]] if depth in s.shadows else []
             held.append(s.blocks[depth])
@@ -418,6 +428,7 @@ class ManagerModel(IndexModel):
                 self.host_freed.append(on_host)
             s.blocks = blocks
             s.owns_tail = True
+            s.index_again_at = 0
             s.status = "running"
         for s in found:
             self.index_full(s)

@@ -71,8 +71,9 @@ class Pair:
         assert (real.num_seqs, real.num_new_tokens) == (rows + padding, starts[-1])
         assert real.seq_lens.tolist() == model.seq_lens + [0] * padding
         assert real.query_start_loc.tolist() == starts + starts[-1:] * padding
-        assert real.positions.tolist() == model.positions
-        assert real.slot_mapping.tolist() == model.slot_mapping
+        behind = max(rows + padding - starts[-1], 0) if padding else 0
+        assert real.positions.tolist() == model.positions + [0] * behind
+        assert real.slot_mapping.tolist() == model.slot_mapping + [-1] * behind
         assert plain(real.copies) == model.copies
         assert real.max_seq_len == max(model.seq_lens, default=0)
         assert real.max_query_len == max(np.diff(starts), default=0)
