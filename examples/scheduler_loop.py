@@ -81,8 +81,8 @@ def main() -> None:
             if text[length] != next_token(np.array(text[:length])):
                 raise SystemExit(f"request {request}: token {length} is wrong")
     stats = manager.stats()
-    print(f"{stats['hit_tokens']} of {stats['queried_tokens']} tokens were cached")
-    print(f"{stats['preemptions']} preemptions, {stats['block_copies']} block copies")
+    print(f"{stats.hit_tokens} of {stats.queried_tokens} tokens were cached")
+    print(f"{stats.preemptions} preemptions, {stats.block_copies} block copies")
 
 
 if __name__ == "__main__":

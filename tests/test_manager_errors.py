@@ -228,7 +228,7 @@ def test_reset_refuses_while_anything_is_held() -> None:
         m.reset()
     m.free([1])
     m.reset()
-    assert m.stats()["num_cached_blocks"] == 0
+    assert m.stats().num_cached_blocks == 0
     assert m.probe(range(9)) == 0
 
 

@@ -148,10 +148,10 @@ def test_a_fork_of_a_state_continues_from_what_is_committed() -> None:
 
 def miss(m: KVCacheManager, tokens: object, **options: object) -> str:
     """The one reason that a look-up adds."""
-    before = m.stats()["miss_reasons"]
+    before = m.stats().miss_reasons
     m.add(63, tokens, **options)
     m.acquire([63])
-    after = m.stats()["miss_reasons"]
+    after = m.stats().miss_reasons
     m.free([63])
     (reason,) = [name for name in after if after[name] != before[name]]
     assert after[reason] == before[reason] + 1
@@ -189,9 +189,9 @@ def test_why_a_hit_was_short() -> None:
 def test_a_whole_hit_is_no_miss() -> None:
     m = KVCacheManager(20, 4)
     serve(m, 1, range(9))
-    before = m.stats()["miss_reasons"]
+    before = m.stats().miss_reasons
     serve(m, 2, range(9))
-    assert m.stats()["miss_reasons"] == before
+    assert m.stats().miss_reasons == before
 
 
 def test_groups_take_from_one_space_of_ids() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.managers import prefill, serve
 
-from pagedkv import KVCacheManager
+from pagedkv import CacheEvent, KVCacheManager, ReuseStats, Stats
 
 
 def test_the_last_token_of_a_prompt_is_always_computed() -> None:
@@ -51,7 +51,7 @@ def test_two_that_compute_the_same_block_end_with_one_entry() -> None:
     m.commit([1, 2], [9, 9])
     tables = m.block_ids(1).tolist(), m.block_ids(2).tolist()
     assert not set(tables[0]) & set(tables[1])
-    assert m.stats()["num_cached_blocks"] == 2
+    assert m.stats().num_cached_blocks == 2
     m.free([1])
     assert m.block_ids(2).tolist() == tables[1]
     m.free([2])
@@ -71,8 +71,8 @@ def test_salts_never_share(rng: np.random.Generator) -> None:
         salt = bytes(rng.integers(0, 256, rng.integers(0, 4), dtype=np.uint8))
         assert m.probe(changed, salt=salt) == 0
     assert m.probe(prompts[0], salt=b"one") == 23
-    assert m.salt_stats(b"one")["hit_tokens"] > 0
-    assert m.salt_stats(b"two")["queries"] == 0
+    assert m.salt_stats(b"one").hit_tokens > 0
+    assert m.salt_stats(b"two").queries == 0
 
 
 def test_extras_part_only_the_blocks_that_they_touch() -> None:
@@ -248,13 +248,13 @@ def test_events_name_blocks_by_content() -> None:
     first = name_of(root, [5, -6, 7, 8])
     second = name_of(first, [1, 2, 3, 4], struct.pack("<QQQ", 2, 1, len(digest)) + digest)
     stored = m.take_events()
-    assert [(e["kind"], e["parent_hash"], e["hash"], e["tokens"].tolist()) for e in stored] == [
+    assert [(e.kind, e.parent_hash, e.hash, e.tokens.tolist()) for e in stored] == [
         ("stored", root, first, [5, -6, 7, 8]),
         ("stored", first, second, [1, 2, 3, 4]),
     ]
     assert m.take_events() == []
     m.evict(2)
-    assert [(e["kind"], e["hash"]) for e in m.take_events()] == [
+    assert [(e.kind, e.hash) for e in m.take_events()] == [
         ("removed", second),
         ("removed", first),
     ]
@@ -265,7 +265,7 @@ def test_the_hash_of_the_tokens_1_2_3_4_without_a_salt() -> None:
     serve(m, 1, [1, 2, 3, 4])
     (event,) = m.take_events()
     expected = "bc3cdb9273685a7969f3ab91caf81a96fd226d0044ca0ea86a71a4865bc2f2e9"
-    assert event["hash"].hex() == expected
+    assert event.hash.hex() == expected
 
 
 def test_removed_comes_when_the_last_copy_goes() -> None:
@@ -280,7 +280,7 @@ def test_removed_comes_when_the_last_copy_goes() -> None:
     m.free([2])
     assert m.take_events() == []
     m.evict(1)
-    assert [e["kind"] for e in m.take_events()] == ["removed"]
+    assert [e.kind for e in m.take_events()] == ["removed"]
 
 
 def test_no_events_without_being_asked() -> None:
@@ -295,16 +295,47 @@ def test_statistics_have_their_denominators() -> None:
     serve(m, 2, range(9), salt=b"a")
     serve(m, 3, range(5), salt=b"b")
     stats = m.stats()
-    assert (stats["queries"], stats["queried_tokens"], stats["hit_tokens"]) == (3, 20, 8)
-    assert stats["hit_rate"] == 8 / 20
+    assert (stats.queries, stats.queried_tokens, stats.hit_tokens) == (3, 20, 8)
+    assert stats.hit_rate == 8 / 20
     a, b = m.salt_stats(b"a"), m.salt_stats(b"b")
-    assert (a["queried_tokens"], a["hit_tokens"], a["hit_rate"]) == (16, 8, 0.5)
-    assert (b["queried_tokens"], b["hit_tokens"], b["hit_rate"]) == (4, 0, 0.0)
-    assert m.salt_stats(b"nobody")["hit_rate"] == 0.0
-    assert stats["num_blocks"] == 40
-    assert stats["num_cached_blocks"] == 3
-    assert stats["steps"] == 3
-    assert stats["num_sequences"] == 0
+    assert (a.queried_tokens, a.hit_tokens, a.hit_rate) == (16, 8, 0.5)
+    assert (b.queried_tokens, b.hit_tokens, b.hit_rate) == (4, 0, 0.0)
+    assert m.salt_stats(b"nobody").hit_rate == 0.0
+    assert stats.num_blocks == 40
+    assert stats.num_cached_blocks == 3
+    assert stats.steps == 3
+    assert stats.num_sequences == 0
+
+
+def test_statistics_are_values() -> None:
+    m = KVCacheManager(8, 4)
+    before = m.stats()
+    assert before == m.stats()
+    serve(m, 1, range(5), salt=b"a")
+    assert (before.queries, m.stats().queries) == (0, 1)
+    assert before != m.stats()
+    reuse = m.salt_stats(b"a")
+    assert isinstance(reuse, ReuseStats)
+    assert repr(reuse) == (
+        "ReuseStats(queries=1, queried_tokens=4, hit_tokens=0, hit_rate=0.0, miss_reasons="
+        "{'never_seen': 1, 'evicted': 0, 'other_salt': 0, 'no_checkpoint': 0, 'window_lost': 0})"
+    )
+    stats = m.stats()
+    assert isinstance(stats, Stats)
+    assert stats.to_dict().items() >= reuse.to_dict().items()
+    assert all(stats.to_dict()[name] == getattr(stats, name) for name in stats.to_dict())
+    with pytest.raises(AttributeError):
+        stats.steps = 3  # type: ignore[misc]
+
+
+def test_events_are_values() -> None:
+    a, b = KVCacheManager(8, 4, events=True), KVCacheManager(8, 4, events=True)
+    for m in (a, b):
+        serve(m, 1, range(4))
+    (event,), others = a.take_events(), b.take_events()
+    assert [event] == others
+    assert isinstance(event, CacheEvent)
+    assert repr(event) == f"CacheEvent(kind='stored', group=0, hash={event.hash.hex()})"
 
 
 def decisions(m: KVCacheManager, seed: int) -> list[object]:

@@ -12,8 +12,10 @@ from pagedkv import (
     BlockAllocator,
     BlockPool,
     BlockTable,
+    FullAttention,
     KvCache,
     KvCachePool,
+    KVCacheManager,
     PagedKvCache,
     PagedSeqState,
     SequencePool,
@@ -32,22 +34,47 @@ def slots() -> tuple[Any, ...]:
     return slot, pool.slot_view(index), slot.snapshot()
 
 
+def manager() -> KVCacheManager:
+    m = KVCacheManager(2, 1, events=True)
+    m.add(1, [5])
+    m.acquire([1])
+    m.schedule([1], [1])
+    m.commit([1], [1])
+    return m
+
+
 OBJECTS: dict[str, Callable[[], Any]] = {
+    "Batch": lambda: manager().schedule([], []),
     "BlockAllocator": lambda: BlockAllocator(2),
     "BlockPool": lambda: BlockPool(2, 4, 1, 2, 4),
     "BlockTable": lambda: BlockTable(2, 4),
+    "CacheEvent": lambda: manager().take_events()[0],
+    "GroupBatch": lambda: manager().schedule([], [])[0],
+    "GroupSpec": lambda: FullAttention(block_size=4),
+    "KVCacheManager": manager,
     "KvCache": lambda: KvCache.contiguous(4, 2, 4),
     "KvCachePool": lambda: KvCachePool(4, 2),
     "PagedKvCache": lambda: PagedKvCache(4, 2),
     "PagedSeqState": lambda: PagedSeqState(4, 4),
+    "ReuseStats": lambda: manager().salt_stats(b""),
     "SequencePool": lambda: SequencePool.kv(4, 2),
     "SsmSlot": lambda: slots()[0],
     "SsmSlotView": lambda: slots()[1],
     "SsmSnapshot": lambda: slots()[2],
     "SsmStatePool": lambda: SsmStatePool(2, SPEC),
     "SsmStateSpec": lambda: SPEC,
+    "Stats": lambda: manager().stats(),
 }
-COPYABLE = {"BlockTable", "PagedKvCache", "SsmSnapshot", "SsmStateSpec"}
+COPYABLE = {
+    "BlockTable",
+    "CacheEvent",
+    "GroupSpec",
+    "PagedKvCache",
+    "ReuseStats",
+    "SsmSnapshot",
+    "SsmStateSpec",
+    "Stats",
+}
 
 
 def test_every_class_is_tried_here() -> None:

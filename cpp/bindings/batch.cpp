@@ -14,6 +14,13 @@ constexpr const char* kDoc = R"(The metadata of one step, in arrays that kernels
 Strides never change. Arrays are views: the next call that fills the batch overwrites them.
 ``batch[g]`` is group g's part; ``batch.x`` is ``batch[0].x``.)";
 
+constexpr const char* kWhere = "Batch";
+
+std::size_t scalar(const PyBatch& self, std::size_t Batch::*value) {
+  const auto held = self.batch->hold(kWhere);
+  return (*self.batch).*value;
+}
+
 /// One group's part.
 struct PyGroupBatch {
   py::object owner;
@@ -46,6 +53,7 @@ void define_group(Class& cls, GroupOf group_of) {
          "block_tables",
          [=](const Self& self) {
            const PyGroupBatch g = group_of(self);
+           const auto held = g.batch->hold(kWhere);
            const auto width = static_cast<py::ssize_t>(g.batch->max_blocks_per_seq());
            return py::array_t<std::int32_t>({static_cast<py::ssize_t>(g.batch->num_seqs), width},
                                             {width * 4, py::ssize_t{4}},
@@ -56,13 +64,16 @@ void define_group(Class& cls, GroupOf group_of) {
           "slot_mapping",
           [=](const Self& self) {
             const PyGroupBatch g = group_of(self);
-            return view(g.part().slot_mapping, g.batch->num_new_tokens, g.owner);
+            const auto held = g.batch->hold(kWhere);
+            return view(g.part().slot_mapping, g.batch->num_token_rows, g.owner);
           },
-          "int64 ``[num_new_tokens]``: where each new token is written.")
+          "int64 ``[num_new_tokens]``: where each new token is written. With padding rows at least "
+          "``[num_seqs]``, -1 behind the tokens.")
       .def_property_readonly(
           "kv_indptr",
           [=](const Self& self) {
             const PyGroupBatch g = group_of(self);
+            const auto held = g.batch->hold(kWhere);
             return view(g.part().kv_indptr, g.batch->num_seqs + 1, g.owner);
           },
           "int32 ``[num_seqs + 1]``: where each sequence's blocks begin in kv_indices.")
@@ -70,6 +81,7 @@ void define_group(Class& cls, GroupOf group_of) {
           "kv_indices",
           [=](const Self& self) {
             const PyGroupBatch g = group_of(self);
+            const auto held = g.batch->hold(kWhere);
             const auto end = g.part().kv_indptr[g.batch->num_seqs];
             return view(g.part().kv_indices, static_cast<std::size_t>(end), g.owner);
           },
@@ -78,6 +90,7 @@ void define_group(Class& cls, GroupOf group_of) {
           "kv_last_page_len",
           [=](const Self& self) {
             const PyGroupBatch g = group_of(self);
+            const auto held = g.batch->hold(kWhere);
             return view(g.part().kv_last_page_len, g.batch->num_seqs, g.owner);
           },
           "int32 ``[num_seqs]``: tokens in the last block.")
@@ -85,6 +98,7 @@ void define_group(Class& cls, GroupOf group_of) {
           "kv_start",
           [=](const Self& self) {
             const PyGroupBatch g = group_of(self);
+            const auto held = g.batch->hold(kWhere);
             return view(g.part().kv_start, g.batch->num_seqs, g.owner);
           },
           "int32 ``[num_seqs]``: first token of the live blocks behind a hole of the table; 0 "
@@ -93,11 +107,17 @@ void define_group(Class& cls, GroupOf group_of) {
           "state_slots",
           [=](const Self& self) {
             const PyGroupBatch g = group_of(self);
+            const auto held = g.batch->hold(kWhere);
             return view(g.part().state_slots, g.batch->num_seqs, g.owner);
           },
           "int32 ``[num_seqs]``: the block that holds the state (ssm groups).")
       .def_property_readonly(
-          "copies", [=](const Self& self) { return pairs(group_of(self).part().copies); },
+          "copies",
+          [=](const Self& self) {
+            const PyGroupBatch g = group_of(self);
+            const auto held = g.batch->hold(kWhere);
+            return pairs(g.part().copies);
+          },
           "int32 ``[n, 2]``: block copies (from, to) to do before the step writes; a copy.");
 }
 
@@ -120,35 +140,61 @@ void register_batch(py::module_& m) {
          },
          py::arg("group"))
       .def("__len__", [](const PyBatch& self) { return self.batch->num_groups(); })
+      .def_static(
+          "bytes_needed",
+          [](const Index& num_groups, const Index& max_seqs, const Index& max_tokens,
+             const Index& max_blocks_per_seq) {
+            constexpr const char* where = "Batch.bytes_needed";
+            return Batch::bytes_needed(to_size(where, "num_groups", num_groups),
+                                       to_size(where, "max_seqs", max_seqs),
+                                       to_size(where, "max_tokens", max_tokens),
+                                       to_size(where, "max_blocks_per_seq", max_blocks_per_seq));
+          },
+          py::arg("num_groups"), py::arg("max_seqs"), py::arg("max_tokens"),
+          py::arg("max_blocks_per_seq"),
+          "Bytes that the ``buffers`` of KVCacheManager.new_batch must have.")
       .def_property_readonly(
           "seq_lens",
           [](const Owned<PyBatch>& self) {
+            const auto held = self->batch->hold(kWhere);
             return view(self->batch->seq_lens, self->batch->num_seqs, self);
           },
           "int32 ``[num_seqs]``: tokens held, the new ones counted.")
       .def_property_readonly(
           "query_start_loc",
           [](const Owned<PyBatch>& self) {
+            const auto held = self->batch->hold(kWhere);
             return view(self->batch->query_start_loc, self->batch->num_seqs + 1, self);
           },
           "int32 ``[num_seqs + 1]``: prefix sums of new tokens a sequence.")
       .def_property_readonly(
           "positions",
           [](const Owned<PyBatch>& self) {
-            return view(self->batch->positions, self->batch->num_new_tokens, self);
+            const auto held = self->batch->hold(kWhere);
+            return view(self->batch->positions, self->batch->num_token_rows, self);
           },
-          "int32 ``[num_new_tokens]``: position of each new token in its sequence.")
-      .def_property_readonly("num_seqs", [](const PyBatch& self) { return self.batch->num_seqs; })
-      .def_property_readonly("num_new_tokens",
-                             [](const PyBatch& self) { return self.batch->num_new_tokens; })
-      .def_property_readonly("max_query_len",
-                             [](const PyBatch& self) { return self.batch->max_query_len; })
+          "int32 ``[num_new_tokens]``: position of each new token in its sequence. With padding "
+          "rows "
+          "at least ``[num_seqs]``, 0 behind the tokens.")
+      .def_property_readonly("num_seqs",
+                             [](const PyBatch& self) { return scalar(self, &Batch::num_seqs); })
+      .def_property_readonly(
+          "num_new_tokens",
+          [](const PyBatch& self) { return scalar(self, &Batch::num_new_tokens); })
+      .def_property_readonly(
+          "max_query_len", [](const PyBatch& self) { return scalar(self, &Batch::max_query_len); })
       .def_property_readonly("max_seq_len",
-                             [](const PyBatch& self) { return self.batch->max_seq_len; })
+                             [](const PyBatch& self) { return scalar(self, &Batch::max_seq_len); })
       .def("__repr__", [](const PyBatch& self) {
-        return "Batch(num_seqs=" + std::to_string(self.batch->num_seqs) +
-               ", num_new_tokens=" + std::to_string(self.batch->num_new_tokens) +
-               ", groups=" + std::to_string(self.batch->num_groups()) + ")";
+        std::string text = "Batch(groups=" + std::to_string(self.batch->num_groups());
+        try {
+          const auto held = self.batch->hold(kWhere);
+          text += ", num_seqs=" + std::to_string(self.batch->num_seqs) +
+                  ", num_new_tokens=" + std::to_string(self.batch->num_new_tokens);
+        } catch (const Error&) {
+          text += ", busy";
+        }
+        return text + ")";
       });
   seal(cls, "copy the arrays that matter");
 }

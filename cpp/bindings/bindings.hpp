@@ -27,6 +27,7 @@ void register_kv_cache_pool(py::module_& m);
 void register_ssm_snapshot(py::module_& m);
 void register_ssm_state_pool(py::module_& m);
 void register_batch(py::module_& m);
+void register_manager_types(py::module_& m);
 void register_kv_cache_manager(py::module_& m);
 
 /// Raises the Python InvalidSlotError, whose `slot` may be any integer, also one that no C++ index
@@ -53,6 +54,15 @@ void seal(py::class_<T, Options...>& cls, const char* instead) {
     throw py::type_error(
         "[pagedkv] an object whose __init__ never ran; expected one made by calling its class");
   };
+}
+
+/// What never changes needs no second copy.
+template <class T>
+void copies_are_itself(py::class_<T>& cls) {
+  cls.def("__copy__", [](const Owned<T>& self) { return self; })
+      .def(
+          "__deepcopy__", [](const Owned<T>& self, const AnyObject&) { return self; },
+          py::arg("memo"));
 }
 
 /// Equality with instances of the class alone, and no hash.

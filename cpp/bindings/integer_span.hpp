@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,11 @@ class IntegerSpan {
       if (array.size() == 0 && array.ndim() == 1) return;  // an empty list has no integer type
     }
     const char kind = array.dtype().kind();
+    // A list that no integer type of NumPy holds comes as one of floats or objects.
+    if ((kind == 'f' || kind == 'O') && !py::isinstance<py::array>(values) && copy_items(values)) {
+      values_ = copied_;
+      return;
+    }
     if (array.ndim() != 1 || (kind != 'i' && kind != 'u')) {
       pagedkv::detail::throw_shape(where, std::string(argument) + " of dtype " +
                                               py::str(array.dtype()).template cast<std::string>() +
@@ -45,6 +51,14 @@ class IntegerSpan {
 
   [[nodiscard]] std::span<const T> span() const noexcept { return values_; }
 
+  /// Makes the values a copy of their own, which no other thread can change.
+  void own() {
+    if (!owner_) return;
+    copied_.assign(values_.begin(), values_.end());
+    values_ = copied_;
+    owner_ = {};
+  }
+
  private:
   template <class Wide>
   void copy(const py::array& array) {
@@ -53,12 +67,38 @@ class IntegerSpan {
     copied_.reserve(static_cast<std::size_t>(wide.size()));
     for (py::ssize_t i = 0; i < wide.size(); ++i) {
       if (!std::in_range<T>(from[i])) {
-        pagedkv::detail::throw_shape(
-            where_, std::string(argument_) + " with " + std::to_string(from[i]) +
-                        "; expected integers of " + std::to_string(8 * sizeof(T)) + " bits");
+        throw_beyond(std::to_string(from[i]));
       }
       copied_.push_back(static_cast<T>(from[i]));
     }
+  }
+
+  /// False when something in it is no integer.
+  bool copy_items(const py::object& values) {
+    for (const py::handle item : values) {
+      if (!py::isinstance<Index>(item)) return false;
+    }
+    for (const py::handle item : values) {
+      const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(item.ptr()));
+      if (!number) throw py::error_already_set();
+      int overflow = 0;
+      const long long value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
+      if (overflow == 0 && std::in_range<T>(value)) {
+        copied_.push_back(static_cast<T>(value));
+        continue;
+      }
+      const auto size = try_size(py::reinterpret_borrow<Index>(item));
+      if (!size || !std::in_range<T>(*size)) throw_beyond(text(number));
+      copied_.push_back(static_cast<T>(*size));
+    }
+    return true;
+  }
+
+  [[noreturn]] void throw_beyond(const std::string& value) const {
+    pagedkv::detail::throw_shape(where_, std::string(argument_) + " with " + value + "; expected " +
+                                             (std::is_signed_v<T> ? "" : "un") +
+                                             "signed integers of " + std::to_string(8 * sizeof(T)) +
+                                             " bits");
   }
 
   const char* where_;

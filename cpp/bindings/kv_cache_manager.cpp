@@ -10,6 +10,7 @@
 #include "arrays.hpp"
 #include "batch.hpp"
 #include "integer_span.hpp"
+#include "long_calls.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -102,23 +103,28 @@ void add(Manager& self, const Index& seq_id, const Integers& tokens, const py::b
          const Extras& extras, const Index& priority, const std::optional<Index>& ttl, bool reuse,
          bool store) {
   constexpr const char* where = "KVCacheManager.add";
-  const IntegerSpan<TokenId> ids(where, "tokens", tokens);
+  IntegerSpan<TokenId> ids(where, "tokens", tokens);
   AddOptions options;
   options.salt = std::string_view(salt);
   options.extras = to_extras(where, extras);
-  const std::size_t level = to_size(where, "priority", priority);
-  options.priority = static_cast<std::uint8_t>(std::min<std::size_t>(level, 255));
+  const auto level = try_size(priority);
+  if (!level || *level > 100) {
+    detail::throw_shape(where, "priority " + text(priority) + "; expected 0 to 100");
+  }
+  options.priority = static_cast<std::uint8_t>(*level);
   const std::size_t steps = ttl ? to_size(where, "ttl", *ttl) : 0;
   options.ttl = static_cast<std::uint32_t>(std::min<std::size_t>(steps, 0xffffffff));
   options.reuse = reuse;
   options.store = store;
-  self.add(to_id(where, seq_id), ids.span(), options);
+  const SeqId id = to_id(where, seq_id);
+  run(ids.span().size(), [&] { self.add(id, ids.span(), options); }, ids);
 }
 
 py::array_t<std::int32_t> acquire(Manager& self, const SeqIds& seq_ids) {
-  const auto ids = to_ids("KVCacheManager.acquire", seq_ids);
+  auto ids = to_ids("KVCacheManager.acquire", seq_ids);
   py::array_t<std::int32_t> cached(static_cast<py::ssize_t>(ids.span().size()));
-  self.acquire(ids.span(), {cached.mutable_data(), ids.span().size()});
+  const std::span out(cached.mutable_data(), ids.span().size());
+  run(known(self, ids.span()), [&] { self.acquire(ids.span(), out); }, ids);
   return cached;
 }
 
@@ -130,11 +136,8 @@ std::size_t fit(Manager& self, const SeqIds& seq_ids, const Integers& num_new_to
 
 /// Fills `out`, or the manager's own batch, by `fill(batch)` and returns it.
 template <class Fill>
-py::object into_batch(const char* where, Manager& self, const py::object& out, Fill fill) {
-  if (out.is_none()) {
-    fill(nullptr);
-    return py::cast(PyBatch{self.own_batch(), py::none()});
-  }
+py::object into_batch(const char* where, const py::object& out, Fill fill) {
+  if (out.is_none()) return py::cast(PyBatch{fill(nullptr).shared_from_this(), py::none()});
   if (!py::isinstance<PyBatch>(out)) {
     detail::throw_shape(where, "out of type " + py::str(py::type::of(out)).cast<std::string>() +
                                    "; expected a Batch");
@@ -147,49 +150,61 @@ py::object schedule(Manager& self, const SeqIds& seq_ids, const Integers& num_ne
                     const Index& lookahead, const BatchOrNone& out,
                     const std::optional<Index>& pad_to) {
   constexpr const char* where = "KVCacheManager.schedule";
-  const auto ids = to_ids(where, seq_ids);
-  const IntegerSpan<std::int32_t> counts(where, "num_new_tokens", num_new_tokens);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<std::int32_t> counts(where, "num_new_tokens", num_new_tokens);
   const std::size_t ahead = to_size(where, "lookahead", lookahead);
   const std::size_t rows = pad_to ? to_size(where, "pad_to", *pad_to) : 0;
-  return into_batch(where, self, out, [&](Batch* batch) {
-    self.schedule(ids.span(), counts.span(), ahead, batch, rows);
+  const std::size_t work = sum(counts.span()) + ids.span().size() * (16 + ahead);
+  return into_batch(where, out, [&](Batch* batch) -> Batch& {
+    return run(
+        work,
+        [&]() -> Batch& { return self.schedule(ids.span(), counts.span(), ahead, batch, rows); },
+        ids, counts);
   });
 }
 
 py::object step(Manager& self, const SeqIds& seq_ids, const Integers& tokens,
                 const BatchOrNone& out, const std::optional<Index>& pad_to) {
   constexpr const char* where = "KVCacheManager.step";
-  const auto ids = to_ids(where, seq_ids);
-  const IntegerSpan<TokenId> next(where, "tokens", tokens);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<TokenId> next(where, "tokens", tokens);
   const std::size_t rows = pad_to ? to_size(where, "pad_to", *pad_to) : 0;
-  return into_batch(where, self, out,
-                    [&](Batch* batch) { self.step(ids.span(), next.span(), batch, rows); });
+  return into_batch(where, out, [&](Batch* batch) -> Batch& {
+    return run(
+        16 * ids.span().size(),
+        [&]() -> Batch& { return self.step(ids.span(), next.span(), batch, rows); }, ids, next);
+  });
 }
 
 void append(Manager& self, const SeqIds& seq_ids, const Integers& tokens,
             const IntegersOrNone& counts) {
   constexpr const char* where = "KVCacheManager.append";
-  const auto ids = to_ids(where, seq_ids);
-  const IntegerSpan<TokenId> next(where, "tokens", tokens);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<TokenId> next(where, "tokens", tokens);
   if (counts.is_none()) {
-    self.append(ids.span(), next.span());
+    run(next.span().size(), [&] { self.append(ids.span(), next.span()); }, ids, next);
     return;
   }
-  const IntegerSpan<std::int32_t> each(where, "counts", counts);
+  IntegerSpan<std::int32_t> each(where, "counts", counts);
   if (each.span().size() != ids.span().size()) {
     detail::throw_shape(where, std::to_string(each.span().size()) + " counts; expected " +
                                    std::to_string(ids.span().size()));
   }
-  self.append(ids.span(), next.span(), each.span());
+  run(
+      next.span().size(), [&] { self.append(ids.span(), next.span(), each.span()); }, ids, next,
+      each);
 }
 
 py::array_t<std::int32_t> truncate(Manager& self, const SeqIds& seq_ids,
                                    const Integers& num_tokens) {
   constexpr const char* where = "KVCacheManager.truncate";
-  const auto ids = to_ids(where, seq_ids);
+  auto ids = to_ids(where, seq_ids);
+  IntegerSpan<std::int32_t> lengths(where, "num_tokens", num_tokens);
   py::array_t<std::int32_t> reached(static_cast<py::ssize_t>(ids.span().size()));
-  self.truncate(ids.span(), IntegerSpan<std::int32_t>(where, "num_tokens", num_tokens).span(),
-                {reached.mutable_data(), ids.span().size()});
+  const std::span out(reached.mutable_data(), ids.span().size());
+  run(
+      known(self, ids.span()), [&] { self.truncate(ids.span(), lengths.span(), out); }, ids,
+      lengths);
   return reached;
 }
 
@@ -212,8 +227,10 @@ py::object accept(Manager& self, const SeqIds& seq_ids, const py::object& paths)
 std::size_t probe(Manager& self, const Integers& tokens, const py::bytes& salt,
                   const Extras& extras) {
   constexpr const char* where = "KVCacheManager.probe";
-  const IntegerSpan<TokenId> ids(where, "tokens", tokens);
-  return self.probe(ids.span(), std::string_view(salt), to_extras(where, extras));
+  IntegerSpan<TokenId> ids(where, "tokens", tokens);
+  const auto apart = to_extras(where, extras);
+  const std::string_view salt_bytes(salt);
+  return run(ids.span().size(), [&] { return self.probe(ids.span(), salt_bytes, apart); }, ids);
 }
 
 PyBatch new_batch(const Manager& self, const Index& max_seqs, const Index& max_tokens,
@@ -234,9 +251,9 @@ PyBatch new_batch(const Manager& self, const Index& max_seqs, const Index& max_t
               static_cast<std::size_t>(array.nbytes())};
     std::memset(memory.data(), 0, memory.size());
   }
-  return {std::make_shared<Batch>(self.new_batch(
+  return {std::shared_ptr<Batch>(new Batch(self.new_batch(
               to_size(where, "max_seqs", max_seqs), to_size(where, "max_tokens", max_tokens),
-              to_size(where, "max_blocks_per_seq", max_blocks_per_seq), memory)),
+              to_size(where, "max_blocks_per_seq", max_blocks_per_seq), memory))),
           buffers};
 }
 
@@ -247,80 +264,9 @@ IdArray block_ids(const Manager& self, const Index& seq_id, const Index& group) 
   return IdArray(static_cast<py::ssize_t>(ids.size()), ids.data());
 }
 
-py::dict reuse_dict(const ReuseCounts& counts) {
-  py::dict misses;
-  for (std::size_t i = 0; i < kNumMissReasons; ++i) {
-    misses[py::str(std::string(miss_reason_name(static_cast<MissReason>(i))))] = counts.misses[i];
-  }
-  py::dict out;
-  out["queries"] = counts.queries;
-  out["queried_tokens"] = counts.queried_tokens;
-  out["hit_tokens"] = counts.hit_tokens;
-  out["hit_rate"] = counts.hit_rate();
-  out["miss_reasons"] = misses;
-  return out;
-}
-
-py::bytes digest(const std::array<std::uint8_t, 32>& hash) {
-  return {reinterpret_cast<const char*>(hash.data()), hash.size()};
-}
-
-void register_groups(py::module_& m) {
-  py::class_<GroupSpec> base(m, "GroupSpec", "Layers that share one block table.");
-  base.def_readonly("block_size", &GroupSpec::block_size, "Tokens a block; 0: the manager's own.")
-      .def("__repr__", [](const GroupSpec& self) -> std::string {
-        const std::string size =
-            self.block_size == 0 ? "" : ", block_size=" + std::to_string(self.block_size);
-        switch (self.kind) {
-          case GroupKind::full_attention:
-            return self.block_size == 0 ? "FullAttention()"
-                                        : "FullAttention(" + size.substr(2) + ")";
-          case GroupKind::sliding_window:
-            return "SlidingWindow(window=" + std::to_string(self.window) +
-                   ", sink_tokens=" + std::to_string(self.sink_tokens) + size + ")";
-          case GroupKind::ssm:
-            return "Ssm(checkpoint_interval=" + std::to_string(self.checkpoint_interval) + size +
-                   ")";
-        }
-        return "";
-      });
-  const auto sized = [](const char* where, const std::optional<Index>& size) {
-    return size ? to_size(where, "block_size", *size) : 0;
-  };
-  m.def(
-      "FullAttention",
-      [=](const std::optional<Index>& block_size) {
-        return GroupSpec::full_attention(sized("FullAttention", block_size));
-      },
-      py::kw_only(), py::arg("block_size") = py::none(), "Layers that see every token before.");
-  m.def(
-      "SlidingWindow",
-      [=](const Index& window, const Index& sink_tokens, const std::optional<Index>& block_size) {
-        constexpr const char* where = "SlidingWindow";
-        return GroupSpec::sliding_window(to_size(where, "window", window),
-                                         to_size(where, "sink_tokens", sink_tokens),
-                                         sized(where, block_size));
-      },
-      py::arg("window"), py::arg("sink_tokens") = 0, py::kw_only(),
-      py::arg("block_size") = py::none(),
-      "Layers that see the last ``window`` tokens, their own counted, and the first "
-      "``sink_tokens``. Blocks outside are given back.");
-  m.def(
-      "Ssm",
-      [=](const Index& checkpoint_interval, const std::optional<Index>& block_size) {
-        return GroupSpec::ssm(to_size("Ssm", "checkpoint_interval", checkpoint_interval),
-                              sized("Ssm", block_size));
-      },
-      py::arg("checkpoint_interval"), py::kw_only(), py::arg("block_size") = py::none(),
-      "Layers with a recurrent state: one block a sequence, and one for each state that is kept "
-      "for reuse, where a commit ends on a multiple of ``checkpoint_interval`` tokens.");
-  seal(base, "call its maker again");
-}
-
 }  // namespace
 
 void register_kv_cache_manager(py::module_& m) {
-  register_groups(m);
   py::class_<Manager> cls(m, "KVCacheManager", kDoc);
   cls.def(py::init(&make), py::arg("num_blocks"), py::arg("block_size") = 16,
           py::arg("groups") = py::none(), py::kw_only(), py::arg("prefix_caching") = true,
@@ -344,8 +290,9 @@ void register_kv_cache_manager(py::module_& m) {
           "commit",
           [](Manager& self, const SeqIds& seq_ids, const Integers& num_tokens) {
             constexpr const char* where = "KVCacheManager.commit";
-            self.commit(to_ids(where, seq_ids).span(),
-                        IntegerSpan<std::int32_t>(where, "num_tokens", num_tokens).span());
+            auto ids = to_ids(where, seq_ids);
+            IntegerSpan<std::int32_t> counts(where, "num_tokens", num_tokens);
+            run(sum(counts.span()), [&] { self.commit(ids.span(), counts.span()); }, ids, counts);
           },
           py::arg("seq_ids"), py::arg("num_tokens"),
           "Keys and values of this many more tokens are written.")
@@ -363,19 +310,22 @@ void register_kv_cache_manager(py::module_& m) {
           "fork",
           [](Manager& self, const Index& seq_id, const Index& new_id) {
             constexpr const char* where = "KVCacheManager.fork";
-            self.fork(to_id(where, seq_id), to_id(where, new_id));
+            const SeqId id = to_id(where, seq_id), copy = to_id(where, new_id);
+            run(known(self, {&id, 1}), [&] { self.fork(id, copy); });
           },
           py::arg("seq_id"), py::arg("new_id"), "A copy that shares every committed block.")
       .def(
           "preempt",
           [](Manager& self, const SeqIds& seq_ids) {
-            self.preempt(to_ids("KVCacheManager.preempt", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.preempt", seq_ids);
+            run(known(self, ids.span()), [&] { self.preempt(ids.span()); }, ids);
           },
           py::arg("seq_ids"), "Gives blocks back and keeps the tokens; acquire resumes.")
       .def(
           "free",
           [](Manager& self, const SeqIds& seq_ids) {
-            self.free(to_ids("KVCacheManager.free", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.free", seq_ids);
+            run(known(self, ids.span()), [&] { self.free(ids.span()); }, ids);
           },
           py::arg("seq_ids"), "Ends sequences; committed blocks stay findable until evicted.")
       .def(
@@ -395,14 +345,18 @@ void register_kv_cache_manager(py::module_& m) {
       .def(
           "swap_out",
           [](Manager& self, const SeqIds& seq_ids) {
-            const auto copies = self.swap_out(to_ids("KVCacheManager.swap_out", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.swap_out", seq_ids);
+            const auto copies =
+                run(known(self, ids.span()), [&] { return self.swap_out(ids.span()); }, ids);
             return pair_array<std::int32_t>(copies.data(), copies.size());
           },
           py::arg("seq_ids"), "Pairs (block, host block) to copy, int32 ``[n, 2]``.")
       .def(
           "swap_in",
           [](Manager& self, const SeqIds& seq_ids) {
-            const auto copies = self.swap_in(to_ids("KVCacheManager.swap_in", seq_ids).span());
+            auto ids = to_ids("KVCacheManager.swap_in", seq_ids);
+            const auto copies =
+                run(known(self, ids.span()), [&] { return self.swap_in(ids.span()); }, ids);
             return pair_array<std::int32_t>(copies.data(), copies.size());
           },
           py::arg("seq_ids"), "Pairs (host block, block) to copy, int32 ``[n, 2]``.")
@@ -421,14 +375,18 @@ void register_kv_cache_manager(py::module_& m) {
       .def(
           "evict",
           [](Manager& self, const Index& n) {
-            return self.evict(to_size("KVCacheManager.evict", "n", n));
+            const std::size_t most = to_size("KVCacheManager.evict", "n", n);
+            const std::size_t work = 64 * std::min(most, self.options().num_blocks);
+            return run(work, [&] { return self.evict(most); });
           },
           py::arg("n"), "Evicts up to n cached blocks; returns how many went.")
-      .def("reset", &Manager::reset, "Empties the prefix index; PoolError while blocks are held.")
+      .def(
+          "reset", [](Manager& self) { run(whole_pool(self), [&] { self.reset(); }); },
+          "Empties the prefix index; PoolError while blocks are held.")
       .def(
           "compact",
           [](Manager& self) {
-            const auto copies = self.compact();
+            const auto copies = run(whole_pool(self), [&] { return self.compact(); });
             return pair_array<std::int32_t>(copies.data(), copies.size());
           },
           "Packs live blocks to the front; pairs (from, to) to copy, int32 ``[n, 2]``.")
@@ -439,7 +397,8 @@ void register_kv_cache_manager(py::module_& m) {
             if (max_blocks) {
               most = to_size("KVCacheManager.set_salt_limit", "max_blocks", *max_blocks);
             }
-            self.set_salt_limit(std::string_view(salt), most);
+            const std::string_view bytes(salt);
+            run(whole_pool(self), [&] { self.set_salt_limit(bytes, most); });
           },
           py::arg("salt"), py::arg("max_blocks"), "At most this many cached blocks of a salt.")
       .def(
@@ -485,46 +444,29 @@ void register_kv_cache_manager(py::module_& m) {
       .def_property_readonly("usage", &Manager::usage, "Share of blocks held, in [0, 1].")
       .def_property_readonly("memory_bytes", &Manager::memory_bytes,
                              "Bytes of the books: blocks, index, eviction.")
-      .def("stats",
-           [](const Manager& self) {
-             const auto stats = self.stats();
-             py::dict out = reuse_dict(stats.reuse);
-             out["num_sequences"] = stats.num_sequences;
-             out["num_blocks"] = stats.num_blocks;
-             out["num_free_blocks"] = stats.num_free_blocks;
-             out["num_cached_blocks"] = stats.num_cached_blocks;
-             out["evictions"] = stats.evictions;
-             out["preemptions"] = stats.preemptions;
-             out["block_copies"] = stats.block_copies;
-             out["steps"] = stats.steps;
-             return out;
-           })
+      .def("stats", &Manager::stats, "Counters over all salts.")
       .def(
           "salt_stats",
           [](const Manager& self, const py::bytes& salt) {
-            return reuse_dict(self.salt_stats(std::string_view(salt)));
+            return self.salt_stats(std::string_view(salt));
           },
           py::arg("salt"), "Counters of one salt alone.")
-      .def("take_events",
-           [](Manager& self) {
-             py::list out;
-             for (const auto& event : self.take_events()) {
-               py::dict item;
-               item["kind"] = event.kind == CacheEvent::Kind::stored ? "stored" : "removed";
-               item["group"] = event.group;
-               item["hash"] = digest(event.hash);
-               item["parent_hash"] = digest(event.parent_hash);
-               item["tokens"] =
-                   IdArray(static_cast<py::ssize_t>(event.tokens.size()), event.tokens.data());
-               out.append(item);
-             }
-             return out;
-           })
-      .def("check", &Manager::check, "Checks every invariant; raises on the first broken one.")
+      .def("take_events", &Manager::take_events,
+           "What entered and left the prefix index since the last call, in order.")
+      .def(
+          "check", [](const Manager& self) { run(whole_pool(self), [&] { self.check(); }); },
+          "Checks every invariant; raises on the first broken one.")
       .def("__repr__", [](const Manager& self) {
-        return "KVCacheManager(num_blocks=" + std::to_string(self.options().num_blocks) +
-               ", sequences=" + std::to_string(self.num_sequences()) +
-               ", free=" + std::to_string(self.num_free_blocks()) + ")";
+        std::string text =
+            "KVCacheManager(num_blocks=" + std::to_string(self.options().num_blocks) + ", ";
+        try {
+          const ManagerStats stats = self.stats();
+          text += "sequences=" + std::to_string(stats.num_sequences) +
+                  ", free=" + std::to_string(stats.num_free_blocks);
+        } catch (const Error&) {
+          text += "busy";
+        }
+        return text + ")";
       });
   seal(cls, "it hands out the ids of one process; make a new one");
 }

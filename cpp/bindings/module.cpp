@@ -15,5 +15,6 @@ PYBIND11_MODULE(_core, m) {
   register_ssm_snapshot(m);
   register_ssm_state_pool(m);
   register_batch(m);
+  register_manager_types(m);
   register_kv_cache_manager(m);
 }

@@ -51,15 +51,6 @@ SsmSnapshot from_bytes(const py::bytes& data) {
   return *std::move(snapshot);
 }
 
-/// What never changes needs no second copy.
-template <class T>
-void copies_are_itself(py::class_<T>& cls) {
-  cls.def("__copy__", [](const Owned<T>& self) { return self; })
-      .def(
-          "__deepcopy__", [](const Owned<T>& self, const AnyObject&) { return self; },
-          py::arg("memo"));
-}
-
 void register_spec(py::module_& m) {
   py::class_<SsmStateSpec> cls(m, "SsmStateSpec", kSpecDoc);
   cls.def(

@@ -333,8 +333,17 @@ class ManagerRun : public ManagerDriver<Hash, Source> {
     if (!leases_.empty() && in_.below(2) == 0) return release(leases_.begin()->first);
     const ModelSequence* s = one(Standing::running);
     if (s == nullptr) return;
-    const std::size_t num_tokens = in_.below(s->scheduled + 1);
-    leases_.emplace(m_.hold(s->id, num_tokens), world_.committed_slots(*s, num_tokens));
+    const bool all_committed = s->scheduled == s->committed;
+    std::size_t num_tokens = in_.below(s->scheduled + 1);
+    if (world_.has(pagedkv::GroupKind::ssm) && in_.below(2) == 0) num_tokens = s->scheduled;
+    const auto before = state();
+    try {
+      const std::uint64_t lease = m_.hold(s->id, num_tokens);
+      leases_.emplace(lease, world_.committed_slots(*s, num_tokens));
+    } catch (const pagedkv::CapacityError&) {  // no state is kept at that length
+      PAGEDKV_FUZZ_CHECK(world_.has(pagedkv::GroupKind::ssm) && state() == before);
+      PAGEDKV_FUZZ_CHECK(num_tokens != 0 && !(all_committed && num_tokens == s->scheduled));
+    }
   }
   void release(std::uint64_t lease) {
     world_.check_held(leases_.at(lease));

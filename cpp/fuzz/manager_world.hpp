@@ -75,8 +75,12 @@ class ManagerWorld {
   [[nodiscard]] std::vector<Held> committed_slots(const ModelSequence& s, std::size_t num_tokens) {
     std::vector<Held> held;
     for (std::size_t g = 0; g < groups().size(); ++g) {
-      if (groups()[g].kind == pagedkv::GroupKind::ssm) continue;
       const auto blocks = manager.block_ids(s.id, g);
+      if (groups()[g].kind == pagedkv::GroupKind::ssm) {
+        if (num_tokens == 0 || num_tokens != s.scheduled) continue;  // a checkpoint
+        held.push_back({blocks.at(0), 0, s.text.content(g, num_tokens - 1)});
+        continue;
+      }
       const std::size_t size = groups()[g].block_size;
       for (std::size_t p = 0; p < std::min(num_tokens, s.committed); ++p) {
         if (p / size >= blocks.size() || blocks[p / size] == -1) continue;

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "BlockAllocator",
     "BlockPool",
     "BlockTable",
+    "CacheEvent",
     "FullAttention",
     "GroupBatch",
     "GroupSpec",
@@ -24,6 +25,7 @@ __all__: list[str] = [
     "KvCachePool",
     "PagedKvCache",
     "PagedSeqState",
+    "ReuseStats",
     "SlidingWindow",
     "Ssm",
     "SsmSlot",
@@ -31,6 +33,7 @@ __all__: list[str] = [
     "SsmSnapshot",
     "SsmStatePool",
     "SsmStateSpec",
+    "Stats",
     "build_info",
 ]
 
@@ -920,6 +923,144 @@ class GroupSpec:
         Tokens a block; 0: the manager's own.
         """
 
+class ReuseStats:
+    """
+    Counters of prefix reuse.
+    """
+
+    __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def to_dict(self) -> dict[str, typing.Any]:
+        """
+        The same as a dictionary.
+        """
+    @property
+    def hit_rate(self) -> float:
+        """
+        hit_tokens / queried_tokens; 0.0 for none.
+        """
+    @property
+    def hit_tokens(self) -> int:
+        """
+        Of these, found.
+        """
+    @property
+    def miss_reasons(self) -> dict[str, int]:
+        """
+        Queries that fell short by a block or more, by the first reason.
+        """
+    @property
+    def queried_tokens(self) -> int:
+        """
+        Tokens that they knew, less the last of each.
+        """
+    @property
+    def queries(self) -> int:
+        """
+        Sequences that asked by acquire.
+        """
+
+class Stats:
+    """
+    Counters of a KVCacheManager.
+    """
+
+    __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    def to_dict(self) -> dict[str, typing.Any]:
+        """
+        The same as a dictionary.
+        """
+    @property
+    def block_copies(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def hit_rate(self) -> float:
+        """
+        hit_tokens / queried_tokens; 0.0 for none.
+        """
+    @property
+    def hit_tokens(self) -> int:
+        """
+        Of these, found.
+        """
+    @property
+    def miss_reasons(self) -> dict[str, int]:
+        """
+        Queries that fell short by a block or more, by the first reason.
+        """
+    @property
+    def num_blocks(self) -> int:
+        """
+        Blocks that are handed out at all; a null block is not.
+        """
+    @property
+    def num_cached_blocks(self) -> int:
+        """
+        Blocks in the prefix index, in use or not.
+        """
+    @property
+    def num_free_blocks(self) -> int:
+        """
+        Blocks that schedule could take.
+        """
+    @property
+    def num_sequences(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    @property
+    def queried_tokens(self) -> int:
+        """
+        Tokens that they knew, less the last of each.
+        """
+    @property
+    def queries(self) -> int:
+        """
+        Sequences that asked by acquire.
+        """
+    @property
+    def steps(self) -> int:
+        """
+        Calls of schedule and step that succeeded.
+        """
+
+class CacheEvent:
+    """
+    A block entered or left the prefix index.
+    """
+
+    __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def hash(self) -> bytes:
+        """
+        SHA-256 of the whole prefix, 32 bytes.
+        """
+    @property
+    def kind(self) -> typing.Literal["stored", "removed"]:
+        """
+        'stored' or 'removed'.
+        """
+    @property
+    def parent_hash(self) -> bytes:
+        """
+        Of the prefix one block shorter; the salt's for the first block.
+        """
+    @property
+    def tokens(self) -> numpy.typing.NDArray[numpy.int32]:
+        """
+        int32: tokens of the block; a copy.
+        """
+
 class KVCacheManager:
     """
     Decides which physical block holds which tokens, for many sequences.
@@ -1096,7 +1237,7 @@ class KVCacheManager:
         """
         Empties the prefix index; PoolError while blocks are held.
         """
-    def salt_stats(self, salt: bytes) -> dict:
+    def salt_stats(self, salt: bytes) -> ReuseStats:
         """
         Counters of one salt alone.
         """
@@ -1118,7 +1259,10 @@ class KVCacheManager:
         """
         At most this many cached blocks of a salt.
         """
-    def stats(self) -> dict: ...
+    def stats(self) -> Stats:
+        """
+        Counters over all salts.
+        """
     def step(
         self,
         seq_ids: collections.abc.Sequence[typing.SupportsIndex]
@@ -1148,7 +1292,10 @@ class KVCacheManager:
         """
         Pairs (block, host block) to copy, int32 ``[n, 2]``.
         """
-    def take_events(self) -> list: ...
+    def take_events(self) -> list[CacheEvent]:
+        """
+        What entered and left the prefix index since the last call, in order.
+        """
     def truncate(
         self,
         seq_ids: collections.abc.Sequence[typing.SupportsIndex]

@@ -7,6 +7,7 @@ each call. An operation raises the manager's errors before it changes anything.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ class Sequence:
     copy_sources: list[int] = field(default_factory=list)
     partial_source: int = -1
     owns_tail: bool = False
+    index_again_at: int = 0  # a block could not enter the index: until so many tokens none does
 
 
 @dataclass
@@ -72,34 +74,43 @@ class ManagerModel(IndexModel):
             raise SequenceError
         return found
 
-    def owns(self, block: int) -> bool:
-        return self.refs[block] == 1 and block not in self.node_of
+    def owns(self, block: int, copies: int = 0) -> bool:
+        """May be written: what `copies` and pending copies read of it is read before that."""
+        pending = sum(s.copy_sources.count(block) for s in self.sequences.values())
+        return self.refs[block] - pending - copies == 1 and block not in self.node_of
 
-    def copies_tail(self, s: Sequence) -> bool:
+    def shared_tail(self, s: Sequence) -> int:
+        """The block that the next token goes into, if it may have to be copied."""
         tail, offset = divmod(s.scheduled, self.block_size)
-        return (
-            offset != 0
-            and not s.owns_tail
-            and tail < len(s.blocks)
-            and not self.owns(s.blocks[tail])
-        )
+        return s.blocks[tail] if offset and not s.owns_tail and tail < len(s.blocks) else -1
 
-    def needed(self, s: Sequence, num_tokens: int) -> int:
-        total = -(-(s.scheduled + num_tokens) // self.block_size)
-        return max(total - len(s.blocks), 0) + (num_tokens != 0 and self.copies_tail(s))
+    def needed(self, sequences: Seq[Sequence], num_tokens: Seq[int]) -> list[int]:
+        """Blocks that each takes, one after the other: the last that has a tail writes in it."""
+        copies = Counter[int]()
+        needed = []
+        for s, n in zip(sequences, num_tokens, strict=True):
+            blocks = max(-(-(s.scheduled + n) // self.block_size) - len(s.blocks), 0)
+            tail = self.shared_tail(s)
+            if n and tail != -1 and not self.owns(tail, copies[tail]):
+                copies[tail] += 1
+                blocks += 1
+            needed.append(blocks)
+        return needed
 
-    def reserve(self, sequences: Seq[Sequence], num_tokens: Seq[int]) -> int:
+    def reserve(self, sequences: Seq[Sequence], needed: Seq[int]) -> int:
         """What must stay free beside blocks for sequences that have committed nothing yet."""
-        asking = zip(sequences, num_tokens, strict=True)
-        new = any(s.committed == 0 and self.needed(s, n) for s, n in asking)
-        return self.watermark if new else 0
+        asking = zip(sequences, needed, strict=True)
+        return self.watermark if any(s.committed == 0 and n for s, n in asking) else 0
 
     # --- operations ---
 
     def index_full(self, s: Sequence) -> None:
+        limit = min(s.committed, len(s.tokens))
         if not self.prefix_caching or not s.store or s.status != "running":
             return
-        while (len(s.path) + 1) * self.block_size <= min(s.committed, len(s.tokens)):
+        if limit < s.index_again_at:
+            return
+        while (len(s.path) + 1) * self.block_size <= limit:
             depth = len(s.path)
             parent = s.path[-1] if s.path else self.root(s.salt)
             key = self.key_at(s.tokens, s.extras, depth)
@@ -114,7 +125,7 @@ class ManagerModel(IndexModel):
             elif own in self.node_of or (s.shadows and self.refs[own] != 1):
                 # It is there under other tokens, which a fork of it was told; or others hold this
                 # block and not what is above it in the index.
-                s.store = False
+                s.index_again_at = limit + self.block_size
                 return
             else:
                 node = Node(parent, key, own)
@@ -144,7 +155,7 @@ class ManagerModel(IndexModel):
     def acquire(self, ids: Seq[int]) -> list[int]:
         for s in self.find(ids, "waiting"):
             s.status = "running"
-            s.cached = 0
+            s.cached = s.index_again_at = 0
             if not (self.prefix_caching and s.reuse):
                 continue
             s.path, partial, num_partial = self.match(s.tokens, s.salt, s.extras)
@@ -160,18 +171,17 @@ class ManagerModel(IndexModel):
     def fit(self, ids: Seq[int], num_new_tokens: Seq[int]) -> int:
         found = self.find(ids, "running")
         for n in range(len(ids), 0, -1):
-            needed = sum(map(self.needed, found[:n], num_new_tokens))
-            if needed + self.reserve(found[:n], num_new_tokens[:n]) <= self.num_free_blocks:
+            needed = self.needed(found[:n], num_new_tokens[:n])
+            if sum(needed) + self.reserve(found[:n], needed) <= self.num_free_blocks:
                 return n
         return 0
 
     def schedule(self, ids: Seq[int], num_new_tokens: Seq[int], *, lookahead: int = 0) -> Batch:
         found = self.find(ids, "running")
-        more = [n + lookahead for n in num_new_tokens]
-        needed = sum(map(self.needed, found, more))
-        reserve = self.reserve(found, more)
-        if needed + reserve > self.num_free_blocks:
-            raise PoolExhaustedError("", needed, max(self.num_free_blocks - reserve, 0))
+        needed = self.needed(found, [n + lookahead for n in num_new_tokens])
+        reserve = self.reserve(found, needed)
+        if sum(needed) + reserve > self.num_free_blocks:
+            raise PoolExhaustedError("", sum(needed), max(self.num_free_blocks - reserve, 0))
         self.advance_step()
         copies: list[Pair] = []
         for s, n in zip(found, num_new_tokens, strict=True):
@@ -186,10 +196,9 @@ class ManagerModel(IndexModel):
             source, s.partial_source = s.partial_source, -1
             s.blocks.append(self.take())
             copies.append((source, s.blocks[-1]))
-        elif self.copies_tail(s):
-            tail = s.scheduled // self.block_size
-            source, s.blocks[tail] = s.blocks[tail], self.take()
-            copies.append((source, s.blocks[tail]))
+        elif (tail := self.shared_tail(s)) != -1 and not self.owns(tail):
+            source, s.blocks[s.blocks.index(tail)] = tail, self.take()
+            copies.append((source, s.blocks[s.scheduled // self.block_size]))
         if source != -1:
             s.copy_sources.append(source)
         s.owns_tail = True
@@ -199,13 +208,16 @@ class ManagerModel(IndexModel):
     def batch(self, found: Seq[Sequence], counts: Seq[int], copies: list[Pair]) -> Batch:
         out = Batch([], [0], [], [], [], copies)
         for s, n in zip(found, counts, strict=True):
-            new = range(s.scheduled - n, s.scheduled)
-            out.seq_lens.append(s.scheduled)
+            # A partial hit is in the table once it is copied, which the first new token does.
+            pending = s.partial_source != -1
+            length = len(s.blocks) * self.block_size if pending else s.scheduled
+            new = range(length - n, length)
+            out.seq_lens.append(length)
             out.query_start_loc.append(out.query_start_loc[-1] + n)
             out.positions.extend(new)
             size = self.block_size
             out.slot_mapping.extend(s.blocks[p // size] * size + p % size for p in new)
-            out.tables.append(s.blocks[: -(-s.scheduled // size)])
+            out.tables.append(s.blocks[: -(-length // size)])
         return out
 
     def commit(self, ids: Seq[int], num_tokens: Seq[int]) -> None:
@@ -237,6 +249,7 @@ class ManagerModel(IndexModel):
     def truncate(self, ids: Seq[int], num_tokens: Seq[int]) -> list[int]:
         for s, n in zip(self.find(ids, "waiting", "running"), num_tokens, strict=True):
             del s.tokens[n:]
+            s.index_again_at = 0
             if n < s.scheduled:
                 self.drop_copy_sources(s)
                 self.cut(s, n)
@@ -331,6 +344,8 @@ class ManagerModel(IndexModel):
 
     def held_blocks(self, s: Sequence, num_tokens: int) -> list[int]:
         held = []
+        if s.partial_source != -1 and num_tokens > len(s.blocks) * self.block_size:
+            held.append(s.partial_source)
         for depth in reversed(range(min(-(-num_tokens // self.block_size), len(s.blocks)))):
             held += [s.shadows[depth]] if depth in s.shadows else []
             held.append(s.blocks[depth])
@@ -413,6 +428,7 @@ class ManagerModel(IndexModel):
                 self.host_freed.append(on_host)
             s.blocks = blocks
             s.owns_tail = True
+            s.index_again_at = 0
             s.status = "running"
         for s in found:
             self.index_full(s)

@@ -71,8 +71,9 @@ class Pair:
         assert (real.num_seqs, real.num_new_tokens) == (rows + padding, starts[-1])
         assert real.seq_lens.tolist() == model.seq_lens + [0] * padding
         assert real.query_start_loc.tolist() == starts + starts[-1:] * padding
-        assert real.positions.tolist() == model.positions
-        assert real.slot_mapping.tolist() == model.slot_mapping
+        behind = max(rows + padding - starts[-1], 0) if padding else 0
+        assert real.positions.tolist() == model.positions + [0] * behind
+        assert real.slot_mapping.tolist() == model.slot_mapping + [-1] * behind
         assert plain(real.copies) == model.copies
         assert real.max_seq_len == max(model.seq_lens, default=0)
         assert real.max_query_len == max(np.diff(starts), default=0)
@@ -94,9 +95,9 @@ class Pair:
         real, model = self.real, self.model
         assert real.num_free_blocks == model.num_free_blocks
         stats = real.stats()
-        assert stats["num_cached_blocks"] == len(model.node_of)
-        assert stats["evictions"] == model.evictions
-        assert stats["steps"] == model.steps
+        assert stats.num_cached_blocks == len(model.node_of)
+        assert stats.evictions == model.evictions
+        assert stats.steps == model.steps
         assert len(real) == len(model.sequences)
         for seq_id, s in model.sequences.items():
             assert real.block_ids(seq_id).tolist() == s.blocks

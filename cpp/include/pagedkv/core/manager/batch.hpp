@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "pagedkv/core/block_table.hpp"
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/core/manager/call_guard.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
 #include "pagedkv/detail/checked_math.hpp"
 #include "pagedkv/detail/storage.hpp"
@@ -43,7 +46,7 @@ struct GroupBatch {
 
 /// The metadata of one step: arrays for every sequence, and for every group. The memory is the
 /// batch's own or the caller's; a batch that is filled again only has written what changed.
-class Batch {
+class Batch : public std::enable_shared_from_this<Batch> {
  public:
   /// Bytes that `Batch` needs from its caller.
   [[nodiscard]] static std::size_t bytes_needed(std::size_t num_groups, std::size_t max_seqs,
@@ -99,11 +102,28 @@ class Batch {
   [[nodiscard]] std::size_t max_blocks_per_seq() const noexcept { return max_blocks_; }
   [[nodiscard]] std::int32_t padding() const noexcept { return padding_; }
 
+  /// @throws CapacityError when something is larger than the batch, or it is not of so many groups.
+  void expect_room(const char* where, std::size_t num_groups, std::size_t num_seqs_to_fill,
+                   std::size_t num_tokens, std::size_t num_blocks) const {
+    if (num_groups == groups_.size() && num_seqs_to_fill <= max_seqs_ &&
+        num_tokens <= max_tokens_ && num_blocks <= max_blocks_) {
+      return;
+    }
+    detail::throw_capacity(
+        where, std::to_string(num_seqs_to_fill) + " sequences, " + std::to_string(num_tokens) +
+                   " new tokens, " + std::to_string(num_blocks) + " blocks a sequence, " +
+                   std::to_string(num_groups) + " groups; expected at most " +
+                   std::to_string(max_seqs_) + ", " + std::to_string(max_tokens_) + ", " +
+                   std::to_string(max_blocks_) + ", " + std::to_string(groups_.size()) +
+                   ", the batch's own");
+  }
+
   std::span<std::int32_t> seq_lens;         // [max_seqs] tokens held, the new ones counted
   std::span<std::int32_t> query_start_loc;  // [max_seqs + 1] prefix sums of new tokens
   std::span<std::int32_t> positions;        // [max_tokens] position of each new token
   std::size_t num_seqs = 0;                 // rows filled, padding rows counted
   std::size_t num_new_tokens = 0;
+  std::size_t num_token_rows = 0;  // of positions and slots: at least num_seqs if rows are padding
   std::size_t max_query_len = 0;
   std::size_t max_seq_len = 0;
 
@@ -117,9 +137,12 @@ class Batch {
   };
   [[nodiscard]] Row& row(std::size_t g, std::size_t i) noexcept { return rows_[g * max_seqs_ + i]; }
 
+  /// Lets one caller in, to fill it or to look at it, while the result lives.
+  /// @throws Error while another one is inside.
+  [[nodiscard]] detail::CallGuard::Hold hold(const char* where) { return exclusive_.hold(where); }
   /// To be called before it is filled: by another manager than the last time, rows hold nothing
   /// that can be known.
-  void fill_by(std::uint64_t manager) noexcept {
+  void written_by(std::uint64_t manager) noexcept {
     if (filled_by_ == manager) return;
     for (Row& row : rows_) row.incarnation = 0;
     filled_by_ = manager;
@@ -163,6 +186,7 @@ class Batch {
   std::vector<GroupBatch> groups_;
   std::vector<Row> rows_;  // [num_groups, max_seqs]
   std::uint64_t filled_by_ = 0;
+  detail::CallGuard exclusive_;
 };
 
 }  // namespace pagedkv::inline v0_1

@@ -33,7 +33,8 @@ class BatchWriter {
     }
     batch_.num_new_tokens = at;
     for (std::size_t i = sequences.size(); i < batch_.num_seqs; ++i) pad_row(i);
-    const std::size_t padded = std::min(batch_.num_seqs, batch_.max_tokens());
+    const std::size_t padded = std::max(at, std::min(batch_.num_seqs, batch_.max_tokens()));
+    batch_.num_token_rows = pad_to > sequences.size() ? padded : at;
     for (std::size_t t = at; t < padded; ++t) {
       batch_.positions[t] = 0;
       for (std::size_t g = 0; g < specs_.size(); ++g) batch_[g].slot_mapping[t] = -1;
@@ -44,7 +45,7 @@ class BatchWriter {
   static std::int32_t i32(std::size_t value) noexcept { return static_cast<std::int32_t>(value); }
 
   void write_row(std::size_t i, const Sequence& s, std::size_t count, std::size_t at) {
-    const std::size_t end = s.scheduled, first = end - count;
+    const std::size_t end = shown(s), first = end - count;
     for (std::size_t t = 0; t < count; ++t) batch_.positions[at + t] = i32(first + t);
     batch_.seq_lens[i] = i32(end);
     batch_.query_start_loc[i + 1] = i32(at + count);
@@ -57,8 +58,19 @@ class BatchWriter {
         continue;
       }
       write_slots(specs_[g], group, first, end, batch_[g].slot_mapping.data() + at);
-      write_table(g, i, s, group);
+      write_table(g, i, s, group, end);
     }
+  }
+
+  /// Tokens of the row. Those of a partial hit that is still to be copied are in no table; with the
+  /// first new token they come.
+  [[nodiscard]] std::size_t shown(const Sequence& s) const noexcept {
+    std::size_t tokens = s.scheduled;
+    for (std::size_t g = 0; g < specs_.size(); ++g) {
+      if (s.groups[g].partial_source == kNoBlock) continue;
+      tokens = std::min(tokens, s.groups[g].blocks.size() * specs_[g].block_size);
+    }
+    return tokens;
   }
 
   static void write_slots(const GroupSpec& spec, const SequenceGroup& group, std::size_t first,
@@ -71,12 +83,13 @@ class BatchWriter {
     }
   }
 
-  void write_table(std::size_t g, std::size_t i, const Sequence& s, const SequenceGroup& group) {
+  void write_table(std::size_t g, std::size_t i, const Sequence& s, const SequenceGroup& group,
+                   std::size_t end) {
     GroupBatch& out = batch_[g];
     Batch::Row& row = batch_.row(g, i);
     const auto& spec = specs_[g];
     const auto begin = static_cast<std::size_t>(out.kv_indptr[i]);
-    const std::size_t entries = std::min(spec.blocks_for(s.scheduled), group.blocks.size());
+    const std::size_t entries = spec.blocks_for(end);
     const bool same = row.incarnation == s.incarnation && row.table_version == s.table_version;
     // Rows that were not filled the last time may have had their live blocks overwritten then.
     if (!same || row.entries != entries || row.live_begin != begin || i >= rows_before_) {
@@ -88,7 +101,7 @@ class BatchWriter {
       out.kv_start[i] = i32(live_from == sinks ? 0 : live_from * spec.block_size);
     }
     out.kv_indptr[i + 1] = i32(begin + row.live);
-    out.kv_last_page_len[i] = entries == 0 ? 0 : i32(s.scheduled - (entries - 1) * spec.block_size);
+    out.kv_last_page_len[i] = entries == 0 ? 0 : i32(end - (entries - 1) * spec.block_size);
   }
 
   /// Table entries from `from` on, and padding where the row was longer.

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/core/manager/options.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
 
 namespace pagedkv::inline v0_1::detail {
@@ -93,6 +94,40 @@ inline void expect_all_committed(const char* where, const Sequence& s) {
                               std::to_string(s.scheduled - s.committed) +
                               " tokens that are scheduled and not committed; expected none");
   }
+}
+
+[[noreturn]] PAGEDKV_COLD inline void throw_blocks_held(const char* where, std::size_t n) {
+  throw PoolError(located(where, std::to_string(n) +
+                                     " blocks are held; expected none (free or preempt the "
+                                     "sequences)"));
+}
+
+inline void expect_options(const char* where, const AddOptions& options) {
+  if (options.priority > 100) {
+    throw_shape(where, "priority " + std::to_string(options.priority) + "; expected 0 to 100");
+  }
+  for (const Extra& extra : options.extras) {
+    if (extra.length == 0 || extra.start > kMaxTokens || extra.length > kMaxTokens) {
+      throw_shape(where, "extra of " + std::to_string(extra.length) + " tokens at " +
+                             std::to_string(extra.start) + "; expected at least 1 token");
+    }
+  }
+}
+
+inline void expect_at_most_scheduled(const char* where, const Sequence& s, std::size_t n) {
+  if (n > s.scheduled) [[unlikely]] {
+    throw_capacity(where, std::to_string(n) + " tokens; expected at most the " +
+                              std::to_string(s.scheduled) + " scheduled ones");
+  }
+}
+
+[[noreturn]] PAGEDKV_COLD inline void throw_no_state(const char* where, const Sequence& s,
+                                                     std::size_t n) {
+  throw_capacity(where, std::to_string(n) + " tokens of sequence " + std::to_string(s.id) + ", " +
+                            std::to_string(s.committed) + " of whose " +
+                            std::to_string(s.scheduled) +
+                            " are committed, with no state kept at that length; expected that of a "
+                            "checkpoint, or all when nothing is scheduled beyond them");
 }
 
 /// `path` names accepted drafts: increasing offsets into what is scheduled and not committed.

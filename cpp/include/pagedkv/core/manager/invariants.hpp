@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pagedkv/core/manager/block_store.hpp"
+#include "pagedkv/core/manager/pending_copies.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
 
 namespace pagedkv::inline v0_1::detail {
@@ -16,9 +17,11 @@ namespace pagedkv::inline v0_1::detail {
 template <class Hash>
 class Invariants {
  public:
-  explicit Invariants(const BlockStore<Hash>& store)
+  Invariants(const BlockStore<Hash>& store, const PendingCopies& pending)
       : store_(store),
+        pending_(pending),
         holds_(store.fresh(), 0),
+        copies_(store.fresh(), 0),
         cursors_(store.specs().size()),
         users_(store.salts().end()) {}
 
@@ -27,7 +30,10 @@ class Invariants {
     ++users_[s.salt];
     expect(s.committed <= s.scheduled, name + "committed beyond scheduled");
     if (s.status == SequenceStatus::swapped) return;
-    for (const BlockId b : s.copy_sources) hold(b);
+    for (const BlockId b : s.copy_sources) {
+      hold(b);
+      ++copies_[b];
+    }
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       const auto& group = s.groups[g];
       const auto& spec = store_.specs()[g];
@@ -66,6 +72,7 @@ class Invariants {
       expect(store_.refs(b) == holds_[i], name + "counted " + std::to_string(holds_[i]) +
                                               " holds, the books say " +
                                               std::to_string(store_.refs(b)));
+      expect(pending_.count(b) == copies_[i], name + "number of copies out of it");
       if (!store_.is_indexed(b)) {
         idle += store_.refs(b) == 0;
         continue;
@@ -178,7 +185,9 @@ class Invariants {
   }
 
   const BlockStore<Hash>& store_;
+  const PendingCopies& pending_;
   std::vector<std::uint32_t> holds_;
+  std::vector<std::uint32_t> copies_;
   std::vector<std::unordered_map<NodeId, std::uint32_t>> cursors_;
   std::vector<std::size_t> users_;  // of each salt
 };

@@ -2,48 +2,30 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <limits>
-#include <memory>
 #include <optional>
-#include <random>
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "pagedkv/core/block_allocator.hpp"
 #include "pagedkv/core/errors.hpp"
 #include "pagedkv/core/manager/batch.hpp"
 #include "pagedkv/core/manager/batch_writer.hpp"
-#include "pagedkv/core/manager/block_store.hpp"
 #include "pagedkv/core/manager/call_checks.hpp"
-#include "pagedkv/core/manager/call_guard.hpp"
-#include "pagedkv/core/manager/commit_forecast.hpp"
-#include "pagedkv/core/manager/invariants.hpp"
+#include "pagedkv/core/manager/call_list.hpp"
+#include "pagedkv/core/manager/coverage.hpp"
+#include "pagedkv/core/manager/manager_queries.hpp"
 #include "pagedkv/core/manager/options.hpp"
-#include "pagedkv/core/manager/prefix_match.hpp"
+#include "pagedkv/core/manager/own_batch.hpp"
 #include "pagedkv/core/manager/reuse_counts.hpp"
+#include "pagedkv/core/manager/room.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
-#include "pagedkv/core/manager/sequence_blocks.hpp"
+#include "pagedkv/core/manager/swapping.hpp"
 
 namespace pagedkv::inline v0_1 {
-
-/// How a prompt that is registered may use the prefix index.
-struct AddOptions {
-  std::string_view salt = {};      ///< prompts of different salts share nothing
-  std::vector<Extra> extras = {};  ///< what the token ids do not tell (images), in order
-  std::uint8_t priority = 0;       ///< 0 to 100: blocks of lower priority are evicted first
-  std::uint32_t ttl = 0;           ///< schedule steps that its blocks outlive it; 0: no limit
-  bool reuse = true;               ///< look for a prefix
-  bool store = true;               ///< let others find its blocks
-};
 
 /// Decides which physical block holds which tokens, for many sequences over one pool of block ids.
 /// It deals in ids alone and never touches keys or values.
@@ -55,36 +37,28 @@ struct AddOptions {
 /// the whole batch and is all or nothing. Decisions depend on the sequence of calls alone. One
 /// caller at a time; a second one gets an error.
 template <class Hash = detail::MultilinearHash>
-class BasicKVCacheManager {
+class BasicKVCacheManager : public ManagerQueries<Hash> {
+  using Queries = ManagerQueries<Hash>;
+  using Queries::options_, Queries::store_, Queries::blocks_, Queries::sequences_, Queries::leases_,
+      Queries::pins_, Queries::match_, Queries::exclusive_, Queries::preemptions_,
+      Queries::block_copies_;
+  using typename Queries::Sequence;
+
  public:
   /// @throws ShapeError, CapacityError for options that make no sense; std::bad_alloc.
   explicit BasicKVCacheManager(ManagerOptions options, std::optional<Hash> hash = std::nullopt)
-      : options_(resolved(std::move(options))),
-        store_(options_, hash ? *hash : Hash(options_.hash_key.value_or(random_key()))),
-        blocks_(store_, options_.prefix_caching),
-        forecast_(store_, options_.prefix_caching),
-        host_(options_.num_host_blocks) {}
-
-  BasicKVCacheManager(const BasicKVCacheManager&) = delete;
-  BasicKVCacheManager& operator=(const BasicKVCacheManager&) = delete;
+      : Queries(std::move(options), std::move(hash)),
+        room_(store_, blocks_, options_),
+        swapping_(store_, blocks_, options_.num_host_blocks),
+        call_(sequences_) {}
 
   /// Registers a sequence and its tokens; takes no block. O(tokens).
   /// @throws SequenceError for an id that is taken, ShapeError for options out of range.
   void add(SeqId id, std::span<const TokenId> tokens, const AddOptions& options = {}) {
-    const auto held = exclusive_.hold("KVCacheManager.add");
-    if (sequences_.find(id) != nullptr) detail::throw_taken("KVCacheManager.add", id);
-    if (options.priority > 100) {
-      detail::throw_shape("KVCacheManager.add",
-                          "priority " + std::to_string(options.priority) + "; expected 0 to 100");
-    }
-    for (const Extra& extra : options.extras) {
-      if (extra.length == 0 || extra.start > detail::kMaxTokens ||
-          extra.length > detail::kMaxTokens) {
-        detail::throw_shape("KVCacheManager.add", "extra of " + std::to_string(extra.length) +
-                                                      " tokens at " + std::to_string(extra.start) +
-                                                      "; expected at least 1 token");
-      }
-    }
+    constexpr const char* where = "KVCacheManager.add";
+    const auto held = exclusive_.hold(where);
+    if (sequences_.find(id) != nullptr) detail::throw_taken(where, id);
+    detail::expect_options(where, options);
     const std::uint32_t salt = store_.salt(options.salt);
     Sequence& s = new_sequence(id);
     s.tokens.assign(tokens.begin(), tokens.end());
@@ -104,10 +78,10 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.acquire";
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), cached.size());
-    collect(where, ids, detail::SequenceStatus::waiting, "that holds nothing");
+    call_.collect(where, ids, detail::SequenceStatus::waiting, "that holds nothing");
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      Sequence& s = *call_[i];
-      blocks_.enter(s);
+      Sequence& s = call_[i];
+      blocks_.enter_index(s);
       s.cached = 0;
       if (options_.prefix_caching && s.reuse) {
         match_.find(store_, s.salt, s.tokens, s.extras, options_.partial_reuse);
@@ -124,17 +98,9 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.fit";
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), num_new_tokens.size());
-    collect_running(where, ids);
+    call_.collect_running(where, ids);
     detail::expect_counts(where, num_new_tokens);
-    std::size_t needed = 0, reserve = 0;
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      const auto count = static_cast<std::size_t>(num_new_tokens[i]);
-      const std::size_t blocks = blocks_.needed(*call_[i], count);
-      needed += blocks;
-      if (blocks != 0) reserve = std::max(reserve, reserve_for(call_[i]->committed));
-      if (needed + reserve > store_.available()) return i;
-    }
-    return ids.size();
+    return room_.fit(call_.span(), num_new_tokens);
   }
 
   /// Hands out slots for the next tokens of each sequence: all or nothing. Continues at the
@@ -150,14 +116,15 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.schedule";
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), num_new_tokens.size());
-    collect_running(where, ids);
+    call_.collect_running(where, ids);
     detail::expect_counts(where, num_new_tokens);
     counts_.assign(num_new_tokens.begin(), num_new_tokens.end());
     Batch& batch = expect_room(where, lookahead, out, pad_to, {});
+    const auto filling = batch.hold(where);
     begin_step(batch);
     for (std::size_t i = 0; i < call_.size(); ++i) {
-      blocks_.grow(*call_[i], counts_[i], lookahead, batch);
-      call_[i]->quiet = 0;
+      blocks_.grow(call_[i], counts_[i], lookahead, batch);
+      call_[i].quiet = 0;
     }
     finish_step(batch, pad_to);
     return batch;
@@ -169,14 +136,14 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.commit";
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), num_tokens.size());
-    collect_running(where, ids);
-    for (Sequence* s : call_) s->quiet = 0;
+    call_.collect_running(where, ids);
+    call_.end_quiet_steps();
     detail::expect_counts(where, num_tokens);
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      detail::expect_scheduled(where, *call_[i], static_cast<std::size_t>(num_tokens[i]));
+      detail::expect_scheduled(where, call_[i], static_cast<std::size_t>(num_tokens[i]));
     }
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      blocks_.commit(*call_[i], static_cast<std::size_t>(num_tokens[i]));
+      blocks_.commit(call_[i], static_cast<std::size_t>(num_tokens[i]));
     }
   }
 
@@ -186,7 +153,8 @@ class BasicKVCacheManager {
               std::span<const std::int32_t> counts = {}) {
     constexpr const char* where = "KVCacheManager.append";
     const auto held = exclusive_.hold(where);
-    collect_to_change(where, ids);
+    call_.collect(where, ids);
+    call_.end_quiet_steps();
     std::size_t total = 0;
     if (counts.empty()) {
       total = ids.size();
@@ -199,10 +167,10 @@ class BasicKVCacheManager {
     const TokenId* next = tokens.data();
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const std::ptrdiff_t count = counts.empty() ? 1 : counts[i];
-      Sequence& s = *call_[i];
+      Sequence& s = call_[i];
       s.tokens.insert(s.tokens.end(), next, next + count);
       next += count;
-      if (s.status == detail::SequenceStatus::running) blocks_.index_full(s);
+      if (s.status == detail::SequenceStatus::running) blocks_.tokens_known(s);
     }
   }
 
@@ -213,13 +181,14 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.step";
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), tokens.size());
-    collect_running(where, ids);
+    call_.collect_running(where, ids);
     for (const Sequence* s : call_) detail::expect_scheduled(where, *s, 1);
     counts_.assign(ids.size(), 1);
     Batch& batch = expect_room(where, 0, out, pad_to, tokens);
+    const auto filling = batch.hold(where);
     busy_.clear();
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      Sequence& s = *call_[i];
+      Sequence& s = call_[i];
       if (s.quiet != 0) {
         --s.quiet;
         ++s.committed;
@@ -228,14 +197,16 @@ class BasicKVCacheManager {
         continue;
       }
       blocks_.commit(s, 1);
-      s.tokens.push_back(tokens[i]);
-      blocks_.index_full(s);
-      busy_.push_back(&s);
+      busy_.push_back(i);
+    }
+    for (const std::size_t i : busy_) {
+      call_[i].tokens.push_back(tokens[i]);
+      blocks_.tokens_known(call_[i]);
     }
     begin_step(batch);
-    for (Sequence* s : busy_) {
-      blocks_.grow(*s, 1, 0, batch);
-      blocks_.foresee_quiet(*s);
+    for (const std::size_t i : busy_) {
+      blocks_.grow(call_[i], 1, 0, batch);
+      blocks_.foresee_quiet(call_[i]);
     }
     finish_step(batch, pad_to);
     return batch;
@@ -249,12 +220,13 @@ class BasicKVCacheManager {
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), num_tokens.size());
     detail::expect_sizes(where, ids.size(), reached.size());
-    collect_to_change(where, ids);
+    call_.collect(where, ids);
+    call_.end_quiet_steps();
     detail::expect_counts(where, num_tokens);
     for (const Sequence* s : call_) detail::expect_not_swapped(where, *s);
     for (std::size_t i = 0; i < ids.size(); ++i) {
       reached[i] = static_cast<std::int32_t>(
-          blocks_.truncate(*call_[i], static_cast<std::size_t>(num_tokens[i])));
+          blocks_.truncate(call_[i], static_cast<std::size_t>(num_tokens[i])));
     }
   }
 
@@ -269,14 +241,14 @@ class BasicKVCacheManager {
     constexpr const char* where = "KVCacheManager.accept";
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), paths.size());
-    collect_running(where, ids);
-    for (Sequence* s : call_) s->quiet = 0;
+    call_.collect_running(where, ids);
+    call_.end_quiet_steps();
     if (has_ssm()) {
       detail::throw_unsupported(where, "an ssm group; expected groups of attention alone");
     }
-    for (std::size_t i = 0; i < ids.size(); ++i) detail::expect_path(where, *call_[i], paths[i]);
+    for (std::size_t i = 0; i < ids.size(); ++i) detail::expect_path(where, call_[i], paths[i]);
     std::vector<std::vector<SlotMove>> moves(options_.groups.size());
-    for (std::size_t i = 0; i < ids.size(); ++i) blocks_.accept(*call_[i], paths[i], moves);
+    for (std::size_t i = 0; i < ids.size(); ++i) blocks_.accept(call_[i], paths[i], moves);
     return moves;
   }
 
@@ -286,22 +258,15 @@ class BasicKVCacheManager {
   void fork(SeqId id, SeqId new_id) {
     constexpr const char* where = "KVCacheManager.fork";
     const auto held = exclusive_.hold(where);
-    collect_to_change(where, {&id, 1});
-    detail::expect_not_swapped(where, *call_[0]);
-    if (has_ssm()) detail::expect_all_committed(where, *call_[0]);
+    call_.collect(where, {&id, 1});
+    call_.end_quiet_steps();
+    detail::expect_not_swapped(where, call_[0]);
+    if (has_ssm()) detail::expect_all_committed(where, call_[0]);
     if (sequences_.find(new_id) != nullptr) detail::throw_taken(where, new_id);
     Sequence& copy = new_sequence(new_id);
     Sequence& s = *sequences_.find(id);
-    copy.tokens = s.tokens;
-    copy.extras = s.extras;
-    copy.salt = s.salt;
+    copy.copy_from(s);
     store_.add_user(s.salt);
-    copy.priority = s.priority;
-    copy.ttl = s.ttl;
-    copy.reuse = s.reuse;
-    copy.store = s.store;
-    copy.cached = s.cached;
-    copy.status = s.status;
     blocks_.fork(s, copy);
   }
 
@@ -309,8 +274,8 @@ class BasicKVCacheManager {
   void preempt(std::span<const SeqId> ids) {
     constexpr const char* where = "KVCacheManager.preempt";
     const auto held = exclusive_.hold(where);
-    collect_running(where, ids);
-    for (Sequence* s : call_) s->quiet = 0;
+    call_.collect_running(where, ids);
+    call_.end_quiet_steps();
     for (Sequence* s : call_) {
       blocks_.release(*s);
       s->status = detail::SequenceStatus::waiting;
@@ -325,19 +290,14 @@ class BasicKVCacheManager {
   std::vector<BlockCopy> swap_out(std::span<const SeqId> ids) {
     constexpr const char* where = "KVCacheManager.swap_out";
     const auto held = exclusive_.hold(where);
-    collect_running(where, ids);
-    for (Sequence* s : call_) s->quiet = 0;
-    std::size_t needed = 0;
-    for (const Sequence* s : call_) {
-      detail::expect_all_committed(where, *s);
-      needed += blocks_.num_held(*s);
-    }
-    if (needed > host_.free_count()) detail::throw_exhausted(where, needed, host_.free_count());
+    call_.collect_running(where, ids);
+    call_.end_quiet_steps();
+    for (const Sequence* s : call_) detail::expect_all_committed(where, *s);
+    const std::size_t needed = swapping_.num_held(call_.span());
+    const std::size_t free = swapping_.num_free_host_blocks();
+    if (needed > free) detail::throw_exhausted(where, needed, free);
     std::vector<BlockCopy> copies;
-    for (Sequence* s : call_) {
-      blocks_.move_out(*s, copies, [&] { return static_cast<std::int32_t>(host_.allocate()); });
-      s->status = detail::SequenceStatus::swapped;
-    }
+    for (Sequence* s : call_) swapping_.move_out(*s, copies);
     return copies;
   }
 
@@ -347,18 +307,14 @@ class BasicKVCacheManager {
   std::vector<BlockCopy> swap_in(std::span<const SeqId> ids) {
     constexpr const char* where = "KVCacheManager.swap_in";
     const auto held = exclusive_.hold(where);
-    collect(where, ids, detail::SequenceStatus::swapped, "that is swapped out");
-    std::size_t needed = 0;
-    for (const Sequence* s : call_) needed += blocks_.num_held(*s);
+    call_.collect(where, ids, detail::SequenceStatus::swapped, "that is swapped out");
+    const std::size_t needed = swapping_.num_held(call_.span());
     if (needed > store_.available()) detail::throw_exhausted(where, needed, store_.available());
     std::vector<BlockCopy> copies;
+    for (Sequence* s : call_) swapping_.move_in(*s, copies);
     for (Sequence* s : call_) {
-      blocks_.move_in(*s, copies, [&](std::int32_t b) { host_.free(static_cast<BlockId>(b)); });
-      s->status = detail::SequenceStatus::running;
-    }
-    for (Sequence* s : call_) {
-      blocks_.enter(*s);
-      blocks_.index_full(*s);
+      blocks_.enter_index(*s);
+      blocks_.tokens_known(*s);
     }
     return copies;
   }
@@ -367,10 +323,10 @@ class BasicKVCacheManager {
   void free(std::span<const SeqId> ids) {
     constexpr const char* where = "KVCacheManager.free";
     const auto held = exclusive_.hold(where);
-    collect(where, ids);
+    call_.collect(where, ids);
     for (Sequence* s : call_) {
       if (s->status == detail::SequenceStatus::swapped) {
-        give_back_host(*s);
+        swapping_.give_back(*s);
       } else {
         blocks_.release(*s);
       }
@@ -379,68 +335,46 @@ class BasicKVCacheManager {
     }
   }
 
-  /// Tokens of this prompt that `acquire` would find now; changes nothing.
-  [[nodiscard]] std::size_t probe(std::span<const TokenId> tokens, std::string_view salt = {},
-                                  const std::vector<Extra>& extras = {}) {
-    const auto held = exclusive_.hold("KVCacheManager.probe");
-    const auto number = store_.salts().find(salt);
-    if (!number || !options_.prefix_caching) return 0;
-    match_.find(store_, *number, tokens, extras, options_.partial_reuse);
-    return match_.full_tokens() + match_.partial_tokens();
-  }
-
-  /// A batch for this manager, see `Batch`.
-  [[nodiscard]] Batch new_batch(std::size_t max_seqs, std::size_t max_tokens,
-                                std::size_t max_blocks_per_seq,
-                                std::span<std::byte> buffer = {}) const {
-    return Batch(options_.groups.size(), max_seqs, max_tokens, max_blocks_per_seq,
-                 options_.null_block ? 0 : kNoBlock, buffer);
-  }
-
-  /// What `schedule` and `step` fill for callers that bring no batch; null before the first time.
-  [[nodiscard]] std::shared_ptr<Batch> own_batch() const {
-    const auto held = exclusive_.hold("KVCacheManager.own_batch");
-    return own_batch_;
-  }
-
   // --- holding on ---
 
   /// Keeps the blocks of the first `num_tokens` scheduled tokens from reuse and eviction until
-  /// `release`, also when the sequence ends: a transfer or an offload is reading them.
+  /// `release`, also when the sequence ends: a transfer or an offload is reading them. What they
+  /// hold of these tokens does not change, also not a state: the sequence goes on in a copy of it.
+  /// @throws CapacityError beyond the scheduled length; with an ssm group also for a length at
+  /// which
+  ///         no state is kept: neither that of a checkpoint nor all that is scheduled, committed.
   [[nodiscard]] std::uint64_t hold(SeqId id, std::size_t num_tokens) {
     constexpr const char* where = "KVCacheManager.hold";
     const auto held = exclusive_.hold(where);
-    collect_running(where, {&id, 1});
-    if (num_tokens > call_[0]->scheduled) {
-      detail::throw_capacity(where, std::to_string(num_tokens) + " tokens; expected at most the " +
-                                        std::to_string(call_[0]->scheduled) + " scheduled ones");
-    }
-    auto blocks = held_blocks(*call_[0], num_tokens);
-    for (const BlockId b : blocks) store_.ref(b);
-    leases_.emplace(++last_lease_, std::move(blocks));
+    call_.collect_running(where, {&id, 1});
+    Sequence& s = call_[0];
+    detail::expect_at_most_scheduled(where, s, num_tokens);
+    const detail::Coverage<Hash> coverage(store_);
+    if (!coverage.has_states(s, num_tokens)) detail::throw_no_state(where, s, num_tokens);
+    if (num_tokens == s.committed && s.committed == s.scheduled) blocks_.freeze_states(s);
+    leases_.hold(++last_lease_, coverage.blocks(s, num_tokens));
     return last_lease_;
   }
   /// @throws SequenceError for a lease that is not there (any more).
   void release(std::uint64_t lease) {
-    const auto held = exclusive_.hold("KVCacheManager.release");
-    let_go("KVCacheManager.release", "lease", leases_, lease);
+    constexpr const char* where = "KVCacheManager.release";
+    const auto held = exclusive_.hold(where);
+    leases_.release(where, "lease", lease);
   }
 
-  /// Keeps what a sequence has committed until `unpin`, also when the sequence ends. Pinning again
-  /// adds what was committed since.
+  /// Keeps what a sequence has committed, so that others find it, until `unpin`, also when the
+  /// sequence ends; of an ssm group the latest checkpoint. Pinning again takes the place of that.
   void pin(SeqId id) {
     constexpr const char* where = "KVCacheManager.pin";
     const auto held = exclusive_.hold(where);
-    collect_running(where, {&id, 1});
-    auto blocks = held_blocks(*call_[0], call_[0]->committed);
-    for (const BlockId b : blocks) store_.ref(b);
-    auto& pinned = pins_[id];
-    for (const BlockId b : pinned) store_.unref(b);
-    pinned = std::move(blocks);
+    call_.collect_running(where, {&id, 1});
+    pins_.hold(id, detail::Coverage<Hash>(store_).findable(call_[0]));
   }
+  /// @throws SequenceError for a sequence that is not pinned.
   void unpin(SeqId id) {
-    const auto held = exclusive_.hold("KVCacheManager.unpin");
-    let_go("KVCacheManager.unpin", "pinned sequence", pins_, id);
+    constexpr const char* where = "KVCacheManager.unpin";
+    const auto held = exclusive_.hold(where);
+    pins_.release(where, "pinned sequence", id);
   }
 
   // --- the pool ---
@@ -462,11 +396,8 @@ class BasicKVCacheManager {
   void reset() {
     constexpr const char* where = "KVCacheManager.reset";
     const auto held = exclusive_.hold(where);
-    if (store_.available() != store_.capacity()) {
-      throw PoolError(detail::located(
-          where, std::to_string(store_.capacity() - store_.available()) +
-                     " blocks are held; expected none (free or preempt the sequences)"));
-    }
+    const std::size_t in_use = store_.capacity() - store_.available();
+    if (in_use != 0) detail::throw_blocks_held(where, in_use);
     while (const auto b = store_.evict_one()) store_.give_free(*b);
   }
 
@@ -475,16 +406,15 @@ class BasicKVCacheManager {
   std::vector<BlockCopy> compact() {
     const auto held = exclusive_.hold("KVCacheManager.compact");
     std::vector<bool> fixed(store_.fresh());
-    for (const auto& [lease, blocks] : leases_) {
+    leases_.for_each([&](const std::vector<BlockId>& blocks) {
       for (const BlockId b : blocks) fixed[b] = true;
-    }
+    });
     const auto now_at = store_.compact(fixed);
     sequences_.for_each([&](Sequence& s) {
       if (s.status != detail::SequenceStatus::swapped) blocks_.translate(s, now_at);
     });
-    for (auto& [id, blocks] : pins_) {
-      for (BlockId& b : blocks) b = now_at[b];
-    }
+    blocks_.pending_copies().translate(now_at);
+    pins_.translate(now_at);
     std::vector<BlockCopy> copies;
     for (std::size_t b = 0; b < now_at.size(); ++b) {
       if (now_at[b] != b) {
@@ -502,97 +432,17 @@ class BasicKVCacheManager {
 
   // --- looking ---
 
-  /// Tokens known.
-  [[nodiscard]] std::size_t num_tokens(SeqId id) const {
-    return find("KVCacheManager.num_tokens", id).known();
-  }
-  [[nodiscard]] std::size_t num_scheduled(SeqId id) const {
-    return find("KVCacheManager.num_scheduled", id).scheduled;
-  }
-  [[nodiscard]] std::size_t num_committed(SeqId id) const {
-    return find("KVCacheManager.num_committed", id).committed;
-  }
-  /// Tokens that the last `acquire` found.
-  [[nodiscard]] std::size_t num_cached(SeqId id) const {
-    return find("KVCacheManager.num_cached", id).cached;
-  }
-  /// The table of a group, -1 in holes; of an ssm group the block that holds the state, if any.
-  [[nodiscard]] std::vector<std::int32_t> block_ids(SeqId id, std::size_t group = 0) const {
-    constexpr const char* where = "KVCacheManager.block_ids";
-    const Sequence& s = find(where, id);
-    if (group >= s.groups.size()) {
-      detail::throw_out_of_range(where, "group", group, s.groups.size());
-    }
-    const auto& held = s.groups[group];
-    if (held.state_slot != kNoBlock) return {held.state_slot};
-    return held.blocks;
-  }
-  [[nodiscard]] bool contains(SeqId id) const {
-    const auto held = exclusive_.hold("KVCacheManager.contains");
-    return sequences_.find(id) != nullptr;
-  }
-  [[nodiscard]] std::size_t num_sequences() const noexcept { return sequences_.size(); }
-  /// Blocks that `schedule` could take: unused ones, and cached ones that nobody holds.
-  [[nodiscard]] std::size_t num_free_blocks() const noexcept { return store_.available(); }
-  /// Share of blocks that are held, in [0, 1].
-  [[nodiscard]] double usage() const noexcept {
-    if (store_.capacity() == 0) return 0.0;
-    return 1.0 - static_cast<double>(store_.available()) / static_cast<double>(store_.capacity());
-  }
-  [[nodiscard]] ManagerStats stats() const {
-    const auto held = exclusive_.hold("KVCacheManager.stats");
-    ManagerStats stats;
-    stats.reuse = store_.salts().total();
-    stats.num_sequences = sequences_.size();
-    stats.num_blocks = store_.capacity();
-    stats.num_free_blocks = store_.available();
-    stats.num_cached_blocks = store_.cached();
-    stats.evictions = store_.evictions();
-    stats.preemptions = preemptions_;
-    stats.block_copies = block_copies_;
-    stats.steps = store_.step();
-    return stats;
-  }
-  /// Counters of one salt alone; they last while something is of it (a sequence, a block of the
-  /// index, a maximum), and may be forgotten afterwards.
-  [[nodiscard]] ReuseCounts salt_stats(std::string_view salt) const {
-    const auto held = exclusive_.hold("KVCacheManager.salt_stats");
-    const auto number = store_.salts().find(salt);
-    return number ? store_.salts()[*number].reuse : ReuseCounts{};
-  }
   /// What entered and left the prefix index since the last call, in order.
   [[nodiscard]] std::vector<CacheEvent> take_events() {
     const auto held = exclusive_.hold("KVCacheManager.take_events");
     return store_.events().take();
   }
-  [[nodiscard]] std::size_t memory_bytes() const noexcept { return store_.memory_bytes(); }
-  [[nodiscard]] const ManagerOptions& options() const noexcept { return options_; }
-
-  /// Checks every invariant. O(everything).
-  /// @throws Error that names the first one that is broken.
-  void check() const {
-    const auto held = exclusive_.hold("KVCacheManager.check");
-    detail::Invariants<Hash> invariants(store_);
-    sequences_.for_each([&](const Sequence& s) { invariants.add(s); });
-    for (const auto& [id, blocks] : leases_) invariants.add_held(blocks);
-    for (const auto& [id, blocks] : pins_) invariants.add_held(blocks);
-    invariants.check();
-  }
 
  private:
-  using Sequence = detail::Sequence;
-  using Holds = std::unordered_map<std::uint64_t, std::vector<BlockId>>;
-
   /// Tells the managers of a process apart for the batches they fill; no decision depends on it.
   static std::uint64_t next_number() noexcept {
     static std::atomic<std::uint64_t> last = 0;
     return ++last;
-  }
-
-  static detail::HashKey random_key() {
-    std::random_device random;
-    const auto word = [&] { return std::uint64_t{random()} << 32 | random(); };
-    return {word(), word()};
   }
 
   [[nodiscard]] bool has_ssm() const noexcept {
@@ -604,186 +454,46 @@ class BasicKVCacheManager {
     Sequence& s = sequences_.insert(id);
     s.incarnation = ++last_incarnation_;
     s.table_version = s.call = 0;
-    s.scheduled = s.committed = s.cached = s.quiet = 0;
+    s.scheduled = s.committed = s.cached = s.quiet = s.index_again_at = 0;
     s.groups.resize(options_.groups.size());
     s.status = detail::SequenceStatus::waiting;
     return s;
   }
 
-  /// For readers; holds the guard no longer than the look-up.
-  [[nodiscard]] const Sequence& find(const char* where, SeqId id) const {
-    const auto held = exclusive_.hold(where);
-    const Sequence* s = sequences_.find(id);
-    if (s == nullptr) [[unlikely]]
-      detail::throw_unknown(where, id);
-    return *s;
-  }
-
-  // --- checking a call before anything changes ---
-
-  /// Puts the sequences of a call into `call_`.
-  void collect(const char* where, std::span<const SeqId> ids) {
-    ++last_call_;
-    call_.resize(ids.size());
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      Sequence* s = sequences_.find(ids[i]);
-      if (s == nullptr) [[unlikely]]
-        detail::throw_unknown(where, ids[i]);
-      if (s->call == last_call_) [[unlikely]]
-        detail::throw_twice(where, ids[i]);
-      s->call = last_call_;
-      call_[i] = s;
-    }
-  }
-  /// For calls that change what the quiet steps of a sequence were foreseen from.
-  void collect_to_change(const char* where, std::span<const SeqId> ids) {
-    collect(where, ids);
-    for (Sequence* s : call_) s->quiet = 0;
-  }
-  void collect(const char* where, std::span<const SeqId> ids, detail::SequenceStatus status,
-               const char* expected) {
-    collect(where, ids);
-    for (const Sequence* s : call_) detail::expect_status(where, *s, status, expected);
-  }
-  void collect_running(const char* where, std::span<const SeqId> ids) {
-    collect(where, ids, detail::SequenceStatus::running, "that is running (acquire it first)");
-  }
-
-  /// Blocks that must stay free beside what a sequence of that committed length takes.
-  [[nodiscard]] std::size_t reserve_for(std::size_t committed) const noexcept {
-    if (committed != 0 || options_.watermark == 0.0) return 0;
-    return static_cast<std::size_t>(
-        std::ceil(options_.watermark * static_cast<double>(store_.capacity())));
-  }
-
-  /// Checks that `call_` can be given `counts_` tokens and that the batch has room for them. With
-  /// tokens to append, one is committed and appended first, and what that gives back and holds
-  /// counts.
+  /// The batch that a call fills. Checks that there are blocks for `counts_` tokens of each
+  /// sequence (with tokens to append, once one is committed and appended) and that the batch has
+  /// room.
   Batch& expect_room(const char* where, std::size_t lookahead, Batch* out, std::size_t pad_to,
                      std::span<const TokenId> appended) {
-    std::size_t needed = 0, most_held = 0, reserve = 0, tokens = 0, most_blocks = 0;
-    for (std::size_t i = 0; i < call_.size(); ++i) {
-      const Sequence& s = *call_[i];
-      if (s.quiet != 0 && !appended.empty()) {
-        most_blocks = std::max(most_blocks, s.table_length);
-        ++tokens;
-        continue;
-      }
-      const std::size_t more = counts_[i] + lookahead;
-      if (more > detail::kMaxTokens - s.scheduled) detail::throw_too_long(where, s, more);
-      const std::size_t blocks = blocks_.needed(s, more);
-      needed += blocks;
-      if (!appended.empty()) most_held += forecast_.most_held_by_commit(s);
-      if (blocks != 0) reserve = std::max(reserve, reserve_for(s.committed + !appended.empty()));
-      tokens += counts_[i];
-      most_blocks = std::max(most_blocks, blocks_.table_length(s, more));
-    }
-    std::size_t available = store_.available();
-    if (needed + most_held + reserve > available && !appended.empty()) {
-      const auto after = forecast_.after_commit(
-          call_, appended, [this](const Sequence& s) { return blocks_.needed(s, 1); });
-      needed = after.needed;
-      (after.change < 0 ? needed : available) += static_cast<std::size_t>(std::abs(after.change));
-    }
-    if (needed + reserve > available) {
-      detail::throw_exhausted(where, needed, available - std::min(available, reserve));
-    }
+    const auto sizes = room_.expect(where, call_.span(), counts_, lookahead, appended);
     const std::size_t rows = std::max(call_.size(), pad_to);
-    if (out == nullptr) return own_batch(rows, std::max(tokens, rows), most_blocks);
-    if (out->num_groups() != options_.groups.size() || rows > out->max_seqs() ||
-        tokens > out->max_tokens() || most_blocks > out->max_blocks_per_seq()) {
-      detail::throw_capacity(
-          where, std::to_string(rows) + " sequences, " + std::to_string(tokens) + " new tokens, " +
-                     std::to_string(most_blocks) + " blocks a sequence, " +
-                     std::to_string(options_.groups.size()) + " groups; expected at most " +
-                     std::to_string(out->max_seqs()) + ", " + std::to_string(out->max_tokens()) +
-                     ", " + std::to_string(out->max_blocks_per_seq()) + ", " +
-                     std::to_string(out->num_groups()) + ", the batch's own");
+    if (out == nullptr) {
+      return own_batch_.with_room(*this, rows, std::max(sizes.tokens, rows), sizes.most_blocks);
     }
+    out->expect_room(where, options_.groups.size(), rows, sizes.tokens, sizes.most_blocks);
     return *out;
   }
 
-  /// The batch for callers that bring none; grows by doubling.
-  Batch& own_batch(std::size_t rows, std::size_t tokens, std::size_t blocks) {
-    if (own_batch_ == nullptr || rows > own_batch_->max_seqs() ||
-        tokens > own_batch_->max_tokens() || blocks > own_batch_->max_blocks_per_seq()) {
-      const auto grown = [](std::size_t needed) {
-        return std::bit_ceil(std::max<std::size_t>(needed, 16));
-      };
-      own_batch_ = std::make_shared<Batch>(new_batch(grown(rows), grown(tokens), grown(blocks)));
-    }
-    return *own_batch_;
-  }
-
-  // --- doing ---
-
   void begin_step(Batch& batch) {
     store_.advance_step();
-    batch.fill_by(number_);
+    batch.written_by(number_);
     for (std::size_t g = 0; g < options_.groups.size(); ++g) batch[g].copies.clear();
   }
   void finish_step(Batch& batch, std::size_t pad_to) {
     for (std::size_t g = 0; g < options_.groups.size(); ++g)
       block_copies_ += batch[g].copies.size();
-    detail::BatchWriter(batch, options_.groups).write(call_, counts_, pad_to);
+    detail::BatchWriter(batch, options_.groups).write(call_.span(), counts_, pad_to);
   }
 
-  /// Blocks of the first `num_tokens` tokens, the tail before the head.
-  [[nodiscard]] std::vector<BlockId> held_blocks(const Sequence& s, std::size_t num_tokens) const {
-    std::vector<BlockId> blocks;
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      const auto& group = s.groups[g];
-      const std::size_t count =
-          std::min(options_.groups[g].blocks_for(num_tokens), group.blocks.size());
-      auto shadow = group.shadows.rbegin();
-      for (std::size_t i = count; i-- > 0;) {
-        // What is above them in the index stays too.
-        while (shadow != group.shadows.rend() && shadow->depth > i) ++shadow;
-        if (shadow != group.shadows.rend() && shadow->depth == i) blocks.push_back(shadow->block);
-        if (group.blocks[i] != kNoBlock) blocks.push_back(static_cast<BlockId>(group.blocks[i]));
-      }
-      for (const std::int32_t b : {group.state_slot, group.state_source}) {
-        if (b != kNoBlock && num_tokens != 0) blocks.push_back(static_cast<BlockId>(b));
-      }
-    }
-    return blocks;
-  }
-
-  void give_back_host(Sequence& s) {
-    blocks_.for_each_held(s, [&](std::int32_t b) { host_.free(static_cast<BlockId>(b)); });
-    for (auto& group : s.groups) group.clear();
-  }
-
-  void let_go(const char* where, const char* what, Holds& holds, std::uint64_t key) {
-    const auto found = holds.find(key);
-    if (found == holds.end()) {
-      throw SequenceError(detail::located(where, std::string(what) + " " + std::to_string(key) +
-                                                     " is not held; expected one that is"));
-    }
-    for (const BlockId b : found->second) store_.unref(b);
-    holds.erase(found);
-  }
-
-  ManagerOptions options_;
-  detail::BlockStore<Hash> store_;
-  detail::SequenceBlocks<Hash> blocks_;
-  detail::CommitForecast<Hash> forecast_;
-  BlockAllocator host_;
-  detail::SequenceMap sequences_;
-  detail::PrefixMatch<Hash> match_;
-  mutable detail::CallGuard exclusive_;
-  std::vector<Sequence*> call_;      // sequences of the call that is running
-  std::vector<std::size_t> counts_;  // new tokens of each
-  std::vector<Sequence*> busy_;      // those of a step for which more than the lengths changes
-  std::shared_ptr<Batch> own_batch_;
-  Holds leases_;
-  Holds pins_;
+  detail::Room<Hash> room_;
+  detail::Swapping<Hash> swapping_;
+  detail::CallList call_;
+  std::vector<std::size_t> counts_;  // new tokens of each sequence of the call
+  std::vector<std::size_t> busy_;    // places of those for which a step changes more than lengths
+  detail::OwnBatch own_batch_;
   std::uint64_t number_ = next_number();
   std::uint64_t last_lease_ = 0;
   std::uint64_t last_incarnation_ = 0;
-  std::uint64_t last_call_ = 0;
-  std::uint64_t preemptions_ = 0;
-  std::uint64_t block_copies_ = 0;
 };
 
 using KVCacheManager = BasicKVCacheManager<>;

@@ -12,12 +12,16 @@
 #include "pagedkv/core/eviction/eviction_queue.hpp"
 #include "pagedkv/core/manager/groups.hpp"
 #include "pagedkv/core/manager/prefix_tree.hpp"
+#include "pagedkv/core/manager/sequence.hpp"
 #include "pagedkv/detail/keyed_hash.hpp"
 
 namespace pagedkv::inline v0_1 {
 
 /// Groups of one manager at most.
 inline constexpr std::size_t kMaxGroups = 15;
+/// Blocks of a manager with a prefix index at most. The index numbers its nodes with 28 bits, and
+/// half of them are for those without a block: salts, and tokens whose block was given back.
+inline constexpr std::size_t kMaxCachedBlocks = std::size_t{1} << 27;
 
 struct ManagerOptions {
   std::size_t num_blocks = 0;   ///< ids [0, num_blocks), shared by all groups
@@ -33,6 +37,16 @@ struct ManagerOptions {
   std::size_t num_host_blocks = 0;  ///< ids of the second pool, for swapping
 };
 
+/// How a prompt that is registered may use the prefix index.
+struct AddOptions {
+  std::string_view salt = {};      ///< prompts of different salts share nothing
+  std::vector<Extra> extras = {};  ///< what the token ids do not tell (images), in order
+  std::uint8_t priority = 0;       ///< 0 to 100: blocks of lower priority are evicted first
+  std::uint32_t ttl = 0;           ///< schedule steps that its blocks outlive it; 0: no limit
+  bool reuse = true;               ///< look for a prefix
+  bool store = true;               ///< let others find its blocks
+};
+
 /// The same with every group's block size filled in.
 /// @throws ShapeError, CapacityError for options that make no sense.
 [[nodiscard]] inline ManagerOptions resolved(ManagerOptions options) {
@@ -40,6 +54,10 @@ struct ManagerOptions {
   if (options.num_blocks > BlockAllocator::kMaxCapacity) {
     detail::throw_capacity(
         where, "num_blocks " + std::to_string(options.num_blocks) + "; expected fewer than 2^31");
+  }
+  if (options.prefix_caching && options.num_blocks > kMaxCachedBlocks) {
+    detail::throw_capacity(where, "num_blocks " + std::to_string(options.num_blocks) +
+                                      " with prefix caching; expected at most 2^27");
   }
   if (options.groups.empty() || options.groups.size() > kMaxGroups) {
     detail::throw_shape(where, std::to_string(options.groups.size()) + " groups; expected 1 to " +
@@ -79,6 +97,8 @@ struct ReuseCounts {
   std::uint64_t hit_tokens = 0;      // of these, found
   std::array<std::uint64_t, kNumMissReasons> misses{};  // queries that fell short, by reason
 
+  friend bool operator==(const ReuseCounts&, const ReuseCounts&) = default;
+
   ReuseCounts& operator+=(const ReuseCounts& other) noexcept {
     queries += other.queries;
     queried_tokens += other.queried_tokens;
@@ -103,6 +123,8 @@ struct ManagerStats {
   std::uint64_t preemptions = 0;
   std::uint64_t block_copies = 0;
   std::uint64_t steps = 0;
+
+  friend bool operator==(const ManagerStats&, const ManagerStats&) = default;
 };
 
 /// Something entered or left the prefix index.
@@ -113,6 +135,8 @@ struct CacheEvent {
   std::array<std::uint8_t, 32> hash;         // of the whole prefix
   std::array<std::uint8_t, 32> parent_hash;  // of the prefix one block shorter; the salt's for none
   std::vector<TokenId> tokens;               // of the block
+
+  friend bool operator==(const CacheEvent&, const CacheEvent&) = default;
 };
 
 }  // namespace pagedkv::inline v0_1

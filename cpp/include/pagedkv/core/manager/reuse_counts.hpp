@@ -23,12 +23,14 @@ template <class Hash>
   const auto& spec = store.specs()[g];
   const auto path = match.path(g);
   const std::size_t first = path.size() * spec.block_size;
-  // A state or a window alone forgets its tokens sooner than the groups beside it.
+  // A state or a window alone forgets its tokens sooner than the groups beside it. What they know
+  // beyond its last whole block says nothing of it.
   std::size_t known = 0;
   for (std::size_t other = 0; other < store.specs().size(); ++other) {
     known = std::max(known, match.path(other).size() * store.specs()[other].block_size);
   }
-  if (spec.kind != GroupKind::full_attention && known > match.full_tokens()) {
+  if (spec.kind != GroupKind::full_attention &&
+      spec.block_of(known) * spec.block_size > match.full_tokens()) {
     return spec.kind == GroupKind::ssm ? MissReason::no_checkpoint : MissReason::window_lost;
   }
   const auto& tree = store.tree(g);

@@ -83,18 +83,33 @@ struct Sequence {
   std::size_t cached = 0;        // tokens that the last acquire found
   std::size_t quiet = 0;         // decode steps to come that change its lengths alone
   std::size_t table_length = 0;  // entries of its longest table, as scheduled
+  std::size_t index_again_at =
+      0;  // tokens: a block could not enter the index, and till then none is
   std::vector<SequenceGroup> groups;
   std::vector<BlockId> copy_sources;  // held until the copies out of them are committed
   std::vector<Extra> extras;
   std::uint32_t salt = 0;
   std::uint32_t ttl = 0;  // 0: none
-  std::uint32_t pins = 0;
   std::uint8_t priority = 0;
   SequenceStatus status = SequenceStatus::waiting;
   bool reuse = true;
   bool store = true;
 
   [[nodiscard]] std::size_t known() const noexcept { return tokens.size(); }
+
+  /// What `add` was told of `other`, and how far it has come into the index; holds nothing.
+  void copy_from(const Sequence& other) {
+    tokens = other.tokens;
+    extras = other.extras;
+    salt = other.salt;
+    priority = other.priority;
+    ttl = other.ttl;
+    reuse = other.reuse;
+    store = other.store;
+    cached = other.cached;
+    index_again_at = other.index_again_at;
+    status = other.status;
+  }
 };
 
 /// Sequences by id: open addressing, linear probing, no allocation once there is room. A record

@@ -5,44 +5,73 @@
 #include <cstdint>
 #include <limits>
 #include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "pagedkv/core/manager/batch.hpp"
 #include "pagedkv/core/manager/block_store.hpp"
+#include "pagedkv/core/manager/pending_copies.hpp"
 #include "pagedkv/core/manager/prefix_match.hpp"
 #include "pagedkv/core/manager/rollback.hpp"
 #include "pagedkv/core/manager/sequence.hpp"
+#include "pagedkv/core/manager/sequence_index.hpp"
 
 namespace pagedkv::inline v0_1::detail {
 
-/// What a sequence holds and how that changes: the blocks of its groups, its place in the prefix
-/// index, and its lengths. Callers have checked arguments and room; nothing here fails half-way.
+/// What a sequence holds and how that changes: the blocks of its groups, its lengths and, with
+/// them, its place in the prefix index. Callers have checked arguments and room; nothing here fails
+/// half-way.
 template <class Hash>
 class SequenceBlocks {
  public:
   SequenceBlocks(BlockStore<Hash>& store, bool caching)
-      : store_(store), rollback_(store), caching_(caching) {}
+      : store_(store), rollback_(store), index_(store, caching) {}
 
   // --- room for new tokens ---
 
-  /// Blocks that `grow` would take.
-  [[nodiscard]] std::size_t needed(const Sequence& s, std::size_t num_tokens) const noexcept {
-    std::size_t blocks = 0;
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      const auto& spec = store_.specs()[g];
-      const auto& group = s.groups[g];
-      if (spec.kind == GroupKind::ssm) {
-        blocks += num_tokens != 0 && group.state_slot == kNoBlock && !can_take_over(group) ? 1 : 0;
-        continue;
-      }
-      const std::size_t total = spec.blocks_for(s.scheduled + num_tokens);
-      if (total > group.blocks.size()) blocks += total - group.blocks.size();
-      if (num_tokens != 0 && copies_tail(s, spec, group)) ++blocks;
+  /// Blocks that `grow` would take for the sequences of one batch. They are asked for in the order
+  /// of the batch, because the last one that has a block left does not copy it.
+  class Demand {
+   public:
+    explicit Demand(SequenceBlocks& blocks) noexcept : blocks_(blocks) {}
+    Demand(const Demand&) = delete;
+    Demand& operator=(const Demand&) = delete;
+    ~Demand() {
+      for (const BlockId b : blocks_.planned_) blocks_.pending_.drop(b);
+      blocks_.planned_.clear();
     }
-    return blocks;
-  }
+
+    /// Blocks for `num_tokens` more tokens of the next sequence.
+    [[nodiscard]] std::size_t next(const Sequence& s, std::size_t num_tokens) {
+      std::size_t blocks = 0;
+      for (std::size_t g = 0; g < s.groups.size(); ++g) {
+        const auto& spec = blocks_.store_.specs()[g];
+        const auto& group = s.groups[g];
+        if (spec.kind == GroupKind::ssm) {
+          if (num_tokens == 0 || group.state_slot != kNoBlock) continue;
+          if (blocks_.can_take_over(group)) continue;
+          ++blocks;
+          if (group.state_source != kNoBlock) plan_copy(group.state_source);
+          continue;
+        }
+        const std::size_t total = spec.blocks_for(s.scheduled + num_tokens);
+        if (total > group.blocks.size()) blocks += total - group.blocks.size();
+        if (num_tokens != 0 && blocks_.copies_tail(s, spec, group)) {
+          ++blocks;
+          plan_copy(group.blocks[spec.block_of(s.scheduled)]);
+        }
+      }
+      return blocks;
+    }
+
+   private:
+    void plan_copy(std::int32_t source) {
+      blocks_.planned_.push_back(static_cast<BlockId>(source));
+      blocks_.pending_.add(static_cast<BlockId>(source));
+    }
+
+    SequenceBlocks& blocks_;
+  };
 
   /// Entries of the longest table after `num_tokens` more tokens.
   [[nodiscard]] std::size_t table_length(const Sequence& s, std::size_t num_tokens) const noexcept {
@@ -83,37 +112,31 @@ class SequenceBlocks {
       if (!group.tail_is_own) return;
       const std::size_t offset = spec.offset_of(s.scheduled);
       quiet = std::min(quiet, offset == 0 ? 0 : spec.block_size - offset);
-      if (caching_ && s.store) {
+      if (index_.stores(s)) {
         const std::size_t indexable = std::min(s.committed, s.known());
-        quiet = std::min(quiet, (group.indexed + 1) * spec.block_size - indexable - 1);
+        quiet = std::min(quiet, index_.indexes_at(s, g) - indexable - 1);
       }
     }
     s.quiet = quiet;
   }
+
+  /// Sources of copies that are not committed yet.
+  [[nodiscard]] PendingCopies& pending_copies() noexcept { return pending_; }
+  [[nodiscard]] const PendingCopies& pending_copies() const noexcept { return pending_; }
 
   // --- tokens written, tokens known ---
 
   void commit(Sequence& s, std::size_t num_tokens) {
     s.committed += num_tokens;
     if (num_tokens != 0 && !s.copy_sources.empty()) drop_copy_sources(s);
-    index_full(s);
+    index_.index_full(s);
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
       if (store_.specs()[g].kind == GroupKind::sliding_window) leave_window(s, g);
     }
   }
 
-  /// Enters blocks that are full, written and known into the index.
-  void index_full(Sequence& s) {
-    if (!caching_ || !s.store) return;
-    const std::size_t limit = std::min(s.committed, s.known());
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      const std::size_t block_size = store_.specs()[g].block_size;
-      while ((s.groups[g].indexed + 1) * block_size <= limit) {
-        if (!index_next(s, g)) return;
-      }
-      if (store_.specs()[g].kind == GroupKind::ssm) keep_checkpoint(s, g);
-    }
-  }
+  /// Token ids have become known.
+  void tokens_known(Sequence& s) { index_.index_full(s); }
 
   /// The first `path.size()` tokens behind the committed ones become those that `path` names: slots
   /// to move, in order, go to `moves` of each group. What was scheduled behind them is given back.
@@ -142,79 +165,16 @@ class SequenceBlocks {
     commit(s, path.size());
   }
 
-  // --- swapping ---
-
-  /// Blocks that a swapped sequence needs on the other side.
-  [[nodiscard]] static std::size_t num_held(const Sequence& s) noexcept {
-    std::size_t blocks = 0;
-    for_each_held(s, [&](std::int32_t) { ++blocks; });
-    return blocks;
-  }
-
-  /// Replaces every block that `s` holds by one that `take` gives, and then gives the old ones
-  /// back. Pairs (old, new) go to `copies`. The sequence leaves the index.
-  template <class Take>
-  void move_out(Sequence& s, std::vector<BlockCopy>& copies, Take take) {
-    drop_copy_sources(s);
-    const std::size_t first = copies.size();
-    const auto replace = [&](std::int32_t& entry) {
-      if (entry == kNoBlock) return;
-      copies.push_back({entry, take()});
-      entry = copies.back().dst;
-    };
+  /// Starts or resumes a sequence that holds nothing at its salt's root.
+  void enter_index(Sequence& s) { index_.enter(s); }
+  /// Takes over what `match` found for a sequence that holds nothing.
+  void take_hit(Sequence& s, const PrefixMatch<Hash>& match) { index_.take_hit(s, match); }
+  /// Leaves the index in all groups: of a sequence that holds no blocks any more.
+  void leave_index(Sequence& s) {
     for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      auto& group = s.groups[g];
-      // A source that was to be copied is copied now; so is a state that was to be taken over.
-      if (group.partial_source != kNoBlock) {
-        group.blocks.push_back(std::exchange(group.partial_source, kNoBlock));
-      }
-      if (group.state_slot == kNoBlock) std::swap(group.state_slot, group.state_source);
-      for (std::int32_t& entry : group.blocks) replace(entry);
-      replace(group.state_slot);
-    }
-    for (std::size_t i = copies.size(); i-- > first;) {
-      store_.unref(static_cast<BlockId>(copies[i].src), s.ttl);
-    }
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      auto& group = s.groups[g];
-      for (; !group.shadows.empty(); group.shadows.pop_back()) {
-        store_.unref(group.shadows.back().block, s.ttl);
-      }
-      if (group.cursor != kNoNode) store_.drop_cursor(g, group.cursor);
-      group.cursor = kNoNode;
-      group.indexed = 0;
-    }
-    ++s.table_version;
-  }
-
-  /// Replaces every block of the other side by a new one here; `give_back` gets the old ones. Then
-  /// `enter` and `index_full` bring the sequence back into the index.
-  template <class GiveBack>
-  void move_in(Sequence& s, std::vector<BlockCopy>& copies, GiveBack give_back) {
-    const auto replace = [&](std::int32_t& entry) {
-      if (entry == kNoBlock) return;
-      copies.push_back({entry, static_cast<std::int32_t>(store_.take())});
-      entry = copies.back().dst;
-      give_back(copies.back().src);
-    };
-    for (auto& group : s.groups) {
-      for (std::int32_t& entry : group.blocks) replace(entry);
-      replace(group.state_slot);
-      group.tail_is_own = true;
-    }
-    ++s.table_version;
-  }
-
-  /// Calls `visit(entry)` for every block that `s` holds for itself.
-  template <class Visit>
-  static void for_each_held(const Sequence& s, Visit visit) {
-    for (const auto& group : s.groups) {
-      for (const std::int32_t b : group.blocks) {
-        if (b != kNoBlock) visit(b);
-      }
-      for (const std::int32_t b : {group.partial_source, group.state_slot, group.state_source}) {
-        if (b != kNoBlock) visit(b);
-      }
+      auto& shadows = s.groups[g].shadows;
+      for (; !shadows.empty(); shadows.pop_back()) store_.unref(shadows.back().block, s.ttl);
+      index_.leave(s, g);
     }
   }
 
@@ -239,6 +199,7 @@ class SequenceBlocks {
   /// Back to at most `num_tokens` tokens; returns the length that was reached.
   std::size_t truncate(Sequence& s, std::size_t num_tokens) {
     s.tokens.resize(std::min(s.known(), num_tokens));
+    s.index_again_at = 0;
     if (num_tokens >= s.scheduled) return s.scheduled;
     // What was to be copied belongs to a step that is given up or has been issued.
     drop_copy_sources(s);
@@ -259,23 +220,29 @@ class SequenceBlocks {
         if (b != kNoBlock) store_.unref(static_cast<BlockId>(b), s.ttl);
       }
       drop_table_from(group, 0, 0, s.ttl);
-      if (group.cursor != kNoNode) store_.drop_cursor(g, group.cursor);
+      index_.leave(s, g);
       group.clear();
     }
     s.scheduled = s.committed = 0;
     ++s.table_version;
   }
 
+  /// States stay as they are; the sequence goes on in copies of those that others hold by then.
+  void freeze_states(Sequence& s) const noexcept {
+    for (auto& group : s.groups) {
+      if (group.state_slot != kNoBlock) std::swap(group.state_slot, group.state_source);
+    }
+  }
+
   /// Lets `to` share all that `from` has committed.
   void fork(Sequence& from, Sequence& to) {
+    freeze_states(from);  // they go on changing in place, so both continue from copies
     to.scheduled = to.committed = from.committed;
     for (std::size_t g = 0; g < from.groups.size(); ++g) {
       auto& source = from.groups[g];
       auto& target = to.groups[g];
       const auto& spec = store_.specs()[g];
       if (spec.kind == GroupKind::ssm) {
-        // The state goes on changing in place, so both continue from a copy of it.
-        if (source.state_slot != kNoBlock) std::swap(source.state_slot, source.state_source);
         target.state_source = source.state_source;
         if (target.state_source != kNoBlock) store_.ref(static_cast<BlockId>(target.state_source));
       } else {
@@ -300,51 +267,13 @@ class SequenceBlocks {
     }
   }
 
-  /// Starts the sequence's path at its salt's root.
-  void enter(Sequence& s) {
-    if (!caching_) return;
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      s.groups[g].cursor = store_.root(s.salt, g);
-      store_.add_cursor(g, s.groups[g].cursor);
+  /// The copies out of these blocks have been done or are given up.
+  void drop_copy_sources(Sequence& s) {
+    for (const BlockId b : s.copy_sources) {
+      pending_.drop(b);
+      store_.unref(b);
     }
-  }
-
-  /// Takes over what `match` found for a sequence that holds nothing.
-  void take_hit(Sequence& s, const PrefixMatch<Hash>& match) {
-    for (std::size_t g = 0; g < s.groups.size(); ++g) {
-      const auto& spec = store_.specs()[g];
-      auto& group = s.groups[g];
-      const auto path = match.path(g).first(spec.block_of(match.full_tokens()));
-      const std::size_t visible = spec.block_of(spec.first_visible(match.full_tokens()));
-      for (std::size_t d = 0; d < path.size(); ++d) {
-        const std::int32_t block = store_.tree(g)[path[d]].block;
-        const bool last = d + 1 == path.size();
-        if (spec.kind == GroupKind::ssm) {
-          if (!last) continue;
-          group.state_source = block;
-        } else if (d < visible && d >= spec.sink_blocks()) {
-          group.blocks.push_back(kNoBlock);
-          continue;
-        } else {
-          group.blocks.push_back(block);
-        }
-        store_.hit(g, path[d], static_cast<BlockId>(block), s.priority);
-      }
-      group.live_from = visible;
-      group.indexed = path.size();
-      if (!path.empty()) {
-        store_.add_cursor(g, path.back());
-        store_.drop_cursor(g, group.cursor);
-        group.cursor = path.back();
-      }
-      if (match.partial_tokens() != 0) {
-        const NodeId node = match.partial_node(g);
-        group.partial_source = store_.tree(g)[node].block;
-        store_.hit(g, node, static_cast<BlockId>(group.partial_source), s.priority);
-      }
-    }
-    s.cached = s.scheduled = s.committed = match.full_tokens() + match.partial_tokens();
-    ++s.table_version;
+    s.copy_sources.clear();
   }
 
  private:
@@ -352,10 +281,11 @@ class SequenceBlocks {
     return group.state_source != kNoBlock && is_own(group.state_source);
   }
 
-  /// Held by nobody else and in no index: may be written.
+  /// Held by nobody else, copies out of it aside, and in no index: may be written.
   [[nodiscard]] bool is_own(std::int32_t block) const noexcept {
     const auto b = static_cast<BlockId>(block);
-    return store_.refs(b) == 1 && !store_.is_indexed(b);
+    if (store_.is_indexed(b)) return false;
+    return store_.refs(b) == 1 || store_.refs(b) - pending_.count(b) == 1;
   }
 
   /// The next token goes into a block that somebody else relies on.
@@ -370,8 +300,7 @@ class SequenceBlocks {
                   std::vector<BlockCopy>& copies) {
     const auto copy_into_new = [&](std::int32_t source) {
       const auto block = static_cast<std::int32_t>(store_.take());
-      copies.push_back({source, block});
-      s.copy_sources.push_back(static_cast<BlockId>(source));
+      copy_out_of(s, source, block, copies);
       return block;
     };
     if (group.partial_source != kNoBlock) {
@@ -397,71 +326,17 @@ class SequenceBlocks {
     }
     group.state_slot = static_cast<std::int32_t>(store_.take());
     if (group.state_source == kNoBlock) return;
-    copies.push_back({group.state_source, group.state_slot});
-    s.copy_sources.push_back(static_cast<BlockId>(group.state_source));
+    copy_out_of(s, group.state_source, group.state_slot, copies);
     group.state_source = kNoBlock;
   }
 
-  void drop_copy_sources(Sequence& s) {
-    for (const BlockId b : s.copy_sources) store_.unref(b);
-    s.copy_sources.clear();
+  /// The hold of `s` on `source` becomes that of a copy out of it.
+  void copy_out_of(Sequence& s, std::int32_t source, std::int32_t block,
+                   std::vector<BlockCopy>& copies) {
+    copies.push_back({source, block});
+    s.copy_sources.push_back(static_cast<BlockId>(source));
+    pending_.add(static_cast<BlockId>(source));
   }
-
-  /// Moves one block further on the path of the index; false when that is not possible any more.
-  bool index_next(Sequence& s, std::size_t g) {
-    auto& group = s.groups[g];
-    auto& tree = store_.tree(g);
-    const auto& spec = store_.specs()[g];
-    const std::size_t first = group.indexed * spec.block_size;
-    const std::string extras = extras_key(s.extras, first, first + spec.block_size);
-    const TokenId* tokens = s.tokens.data() + first;
-    const bool ssm = spec.kind == GroupKind::ssm;
-    const std::int32_t own = ssm ? kNoBlock : group.blocks[group.indexed];
-
-    NodeId node = tree.find(group.cursor, tokens, extras);
-    if (node == kNoNode) node = store_.insert(g, group.cursor, tokens, extras);
-    store_.add_cursor(g, node);  // first: what a full salt evicts below must not take it along
-    const std::int32_t held = tree[node].block;
-    if (held == kNoBlock && own != kNoBlock) {
-      // Others that hold this block do not hold the shadows above it: below them it must stay out.
-      // So must one that is there under other tokens: a fork was told others for what both share.
-      const auto b = static_cast<BlockId>(own);
-      const bool may_enter =
-          !store_.is_indexed(b) && (group.shadows.empty() || store_.refs(b) == 1);
-      if (!may_enter || !store_.attach(g, node, b, group.indexed, s.priority)) {
-        store_.drop_cursor(g, node);
-        s.store = false;  // or the salt is full; what follows could not be reached either
-        return false;
-      }
-    } else if (held != own && spec.kind == GroupKind::full_attention) {
-      // Somebody computed the same block first; his stays the entry. It is held, so that the path
-      // to what this sequence adds below cannot be evicted.
-      store_.ref(static_cast<BlockId>(held));
-      store_.raise_priority(static_cast<BlockId>(held), s.priority);
-      group.shadows.push_back({group.indexed, static_cast<BlockId>(held)});
-    }
-    store_.drop_cursor(g, group.cursor);
-    group.cursor = node;
-    ++group.indexed;
-    return true;
-  }
-
-  /// Where a state ends on a checkpoint it becomes the index's, and the sequence goes on in a copy.
-  void keep_checkpoint(Sequence& s, std::size_t g) {
-    auto& group = s.groups[g];
-    const auto& spec = store_.specs()[g];
-    if (group.state_slot == kNoBlock || s.committed == 0 || s.scheduled != s.committed ||
-        s.committed % spec.checkpoint_interval != 0 ||
-        group.indexed * spec.block_size != s.committed ||
-        store_.tree(g)[group.cursor].block != kNoBlock) {
-      return;
-    }
-    if (store_.attach(g, group.cursor, static_cast<BlockId>(group.state_slot), group.indexed - 1,
-                      s.priority)) {
-      std::swap(group.state_source, group.state_slot);
-    }
-  }
-
   void leave_window(Sequence& s, std::size_t g) {
     const auto& spec = store_.specs()[g];
     auto& group = s.groups[g];
@@ -502,13 +377,7 @@ class SequenceBlocks {
       if (spec.kind == GroupKind::sliding_window) reenter_window(s, g, length);
       group.tail_is_own = false;
     }
-    if (group.indexed > full) {
-      NodeId node = group.cursor;
-      for (; group.indexed > full; --group.indexed) node = store_.tree(g)[node].parent;
-      store_.add_cursor(g, node);
-      store_.drop_cursor(g, group.cursor);
-      group.cursor = node;
-    }
+    index_.shorten(s, g, full);
   }
 
   void reenter_window(Sequence& s, std::size_t g, std::size_t length) {
@@ -546,7 +415,9 @@ class SequenceBlocks {
 
   BlockStore<Hash>& store_;
   Rollback<Hash> rollback_;
-  bool caching_;
+  SequenceIndex<Hash> index_;
+  PendingCopies pending_;
+  std::vector<BlockId> planned_;  // sources of copies that a demand has counted
 };
 
 }  // namespace pagedkv::inline v0_1::detail

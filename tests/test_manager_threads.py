@@ -1,0 +1,152 @@
+"""Long calls of a manager let other threads run, and those are refused, never raced with."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from pagedkv import Batch, KVCacheManager, PagedKvError
+
+LONG = 4_000_000  # tokens: a call with so many takes milliseconds
+
+
+@contextmanager
+def busy(m: KVCacheManager) -> Iterator[None]:
+    """Another thread adds, computes and frees one long sequence again and again."""
+    tokens = np.arange(LONG, dtype=np.int32)
+    stop = threading.Event()
+
+    def again(call: Callable[[], object]) -> None:
+        while True:  # a call of the other thread may be in the way
+            try:
+                call()
+                return
+            except PagedKvError as error:
+                assert "another thread" in str(error)
+
+    def run() -> None:
+        while not stop.is_set():
+            again(lambda: m.add(1, tokens))
+            again(lambda: m.acquire([1]))
+            count = [LONG - m_num_cached()]
+            again(lambda: m.schedule([1], count))
+            again(lambda: m.commit([1], count))
+            again(lambda: m.free([1]))
+
+    def m_num_cached() -> int:
+        found = [0]
+        again(lambda: found.__setitem__(0, m.num_cached(1)))
+        return found[0]
+
+    other = threading.Thread(target=run)
+    other.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        other.join()
+    m.check()
+
+
+def refusal(call: Callable[[], object]) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            call()
+        except PagedKvError as error:
+            return str(error)
+    pytest.fail("the busy manager never refused")
+
+
+@pytest.mark.parametrize(
+    ("where", "call"),
+    [
+        ("num_free_blocks", lambda m: m.num_free_blocks),
+        ("usage", lambda m: m.usage),
+        ("memory_bytes", lambda m: m.memory_bytes),
+        ("num_sequences", len),
+        ("contains", lambda m: 1 in m),
+        ("stats", lambda m: m.stats()),
+        ("take_events", lambda m: m.take_events()),
+        ("probe", lambda m: m.probe([1, 2, 3])),
+        ("fit", lambda m: m.fit([], [])),
+        ("schedule", lambda m: m.schedule([], [])),
+        ("evict", lambda m: m.evict(0)),
+    ],
+)
+def test_a_busy_manager_refuses_a_second_thread(
+    where: str, call: Callable[[KVCacheManager], object]
+) -> None:
+    m = KVCacheManager(LONG // 16, 16)
+    with busy(m):
+        message = refusal(lambda: call(m))
+    assert message == (
+        f"[KVCacheManager.{where}] called while another thread is inside a call; "
+        "expected one caller at a time"
+    )
+
+
+def test_a_busy_manager_can_be_shown() -> None:
+    m = KVCacheManager(LONG // 16, 16)
+    shown = set()
+    deadline = time.monotonic() + 30
+    with busy(m):
+        while not any("busy" in text for text in shown) and time.monotonic() < deadline:
+            shown.add(repr(m))
+    assert f"KVCacheManager(num_blocks={LONG // 16}, busy)" in shown
+
+
+def test_what_another_thread_writes_into_the_arguments_does_not_matter() -> None:
+    tokens = np.zeros(LONG, np.int32)
+    stop = threading.Event()
+
+    def scribble() -> None:
+        value = 0
+        while not stop.is_set():
+            value += 1
+            tokens[:] = value
+
+    other = threading.Thread(target=scribble)
+    other.start()
+    try:
+        for seq_id in range(3):
+            m = KVCacheManager(LONG // 16, 16)
+            m.add(seq_id, tokens)
+            m.acquire([seq_id])
+            m.schedule([seq_id], [LONG])
+            m.commit([seq_id], [LONG])
+            m.check()
+    finally:
+        stop.set()
+        other.join()
+
+
+def test_a_batch_is_filled_by_one_manager_at_a_time() -> None:
+    first, second = (KVCacheManager(LONG // 16, 16) for _ in range(2))
+    batch: Batch = first.new_batch(1, LONG, LONG // 16)
+    stop = threading.Event()
+
+    def fill() -> None:
+        first.add(1, np.zeros(LONG, np.int32))
+        first.acquire([1])
+        while not stop.is_set():
+            try:
+                first.schedule([1], [LONG], out=batch)
+            except PagedKvError as error:
+                assert "another thread" in str(error)
+                continue
+            first.truncate([1], [0])
+
+    other = threading.Thread(target=fill)
+    other.start()
+    try:
+        for call in (lambda: second.schedule([], [], out=batch), lambda: batch.num_seqs):
+            assert "called while another thread is inside a call" in refusal(call)
+        assert repr(batch).startswith("Batch(groups=1")
+    finally:
+        stop.set()
+        other.join()
+    second.check()
