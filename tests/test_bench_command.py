@@ -56,7 +56,7 @@ def test_a_wrong_result_is_not_timed() -> None:
 
     bench = Bench(Figure("wrong", "nothing"), lambda _: Contest(1, lambda: None, ours, check))
     with pytest.raises(AssertionError, match="the result is wrong"):
-        measure(bench, Scale(tokens=16, dim=4, calls=10, slots=64), turns=3)
+        measure(bench, Scale(tokens=16, dim=4, calls=10, slots=64, blocks=64), turns=3)
     assert runs == ["ours"], "once to check it, not once to time it"
 
 
@@ -68,7 +68,7 @@ def test_times_are_of_one_operation() -> None:
         Figure("sums", "the same"),
         lambda _: Contest(1000, work, work, work),
     )
-    measured = measure(bench, Scale(tokens=16, dim=4, calls=10, slots=64), turns=9)
+    measured = measure(bench, Scale(tokens=16, dim=4, calls=10, slots=64, blocks=64), turns=9)
     assert 0 < measured.ns < 1e6
     assert 0.2 < measured.share < 5
     assert 0 <= measured.others <= 1
