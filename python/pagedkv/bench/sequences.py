@@ -16,6 +16,7 @@ __all__ = [
     "Prefix",
     "admit",
     "one_id",
+    "random_prompts",
     "random_tokens",
 ]
 
@@ -26,6 +27,13 @@ Tokens = npt.NDArray[np.int32]
 def random_tokens(*shape: int) -> Tokens:
     """Token ids of a vocabulary of 128,000, fresh in every run."""
     return np.random.default_rng().integers(0, 128_000, shape, dtype=np.int32)
+
+
+def random_prompts(num_prompts: int, num_tokens: int) -> Tokens:
+    """No two begin alike, so that none reuses a part of another's block."""
+    prompts = random_tokens(num_prompts, num_tokens)
+    prompts[:, 0] = np.random.default_rng().permutation(128_000)[:num_prompts]
+    return prompts
 
 
 def one_id(seq_id: int) -> npt.NDArray[np.uint64]:
@@ -47,7 +55,7 @@ class Admission:
     """Prompts of equal length, and a pool that has room for all of them."""
 
     def __init__(self, num_seqs: int, num_tokens: int) -> None:
-        self.prompts = random_tokens(num_seqs, num_tokens)
+        self.prompts = random_prompts(num_seqs, num_tokens)
         self.ids = np.arange(num_seqs, dtype=np.uint64)
         self.calls = [(i, self.prompts[i], one_id(i)) for i in range(num_seqs)]
         self.count = np.array([num_tokens], np.int32)
@@ -100,7 +108,7 @@ class Decoding:
     def __init__(
         self, num_seqs: int, num_prompt: int, num_steps: int, *, crowded: bool = False
     ) -> None:
-        self.prompts = random_tokens(num_seqs, num_prompt)
+        self.prompts = random_prompts(num_seqs, num_prompt)
         self.outputs = list(random_tokens(num_steps, num_seqs))
         self.ids = np.arange(num_seqs, dtype=np.uint64)
         self.crowded = crowded
@@ -145,7 +153,7 @@ class Prefix:
     """Prompts of so many tokens and one more, all cached: a probe of one hits all but the last."""
 
     def __init__(self, num_prompts: int, num_tokens: int) -> None:
-        self.prompts = list(random_tokens(num_prompts, num_tokens + 1))
+        self.prompts = list(random_prompts(num_prompts, num_tokens + 1))
         blocks = num_prompts * (num_tokens // BLOCK_SIZE + 1)
         self.manager = pagedkv.KVCacheManager(blocks, BLOCK_SIZE)
         for i, prompt in enumerate(self.prompts):
