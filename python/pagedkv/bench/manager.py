@@ -24,8 +24,8 @@ SMALL_POOL = 10_000
 EVICTIONS = ("lru", "lfu", "fifo", "s3fifo", "lifetable")
 
 
-def _step(_: Scale, *, crowded: bool = False) -> Contest:
-    decoding = Decoding(NUM_SEQS, NUM_PROMPT, NUM_STEPS, crowded=crowded)
+def _step(_: Scale, *, varied: bool = False, crowded: bool = False) -> Contest:
+    decoding = Decoding(NUM_SEQS, NUM_PROMPT, NUM_STEPS, varied=varied, crowded=crowded)
     known = np.zeros((NUM_SEQS, NUM_PROMPT + NUM_STEPS), np.int32)
     lengths, positions, pages = (np.full(NUM_SEQS, NUM_PROMPT, np.int32) for _ in range(3))
     slots = np.zeros(NUM_SEQS, np.int64)
@@ -122,6 +122,13 @@ MANAGER = (
             most_ns=12_000,
         ),
         _step,
+    ),
+    Bench(
+        Figure(
+            "KVCacheManager.step, the same of varied lengths",
+            "NumPy: store the tokens, add 1 to four arrays",
+        ),
+        lambda scale: _step(scale, varied=True),
     ),
     Bench(
         Figure(
