@@ -61,17 +61,16 @@ class Admission:
         self.count = np.array([num_tokens], np.int32)
         blocks = -(-num_tokens // BLOCK_SIZE)
         self.manager = pagedkv.KVCacheManager(num_seqs * blocks, BLOCK_SIZE)
-        self.batch = self.manager.new_batch(1, num_tokens, blocks)
 
     def admit_each(self) -> None:
         """One sequence after the other, as requests come in."""
         add, acquire = self.manager.add, self.manager.acquire
         schedule, commit = self.manager.schedule, self.manager.commit
-        count, batch = self.count, self.batch
+        count = self.count
         for seq_id, tokens, ids in self.calls:
             add(seq_id, tokens)
             acquire(ids)
-            schedule(ids, count, out=batch)
+            schedule(ids, count)
             commit(ids, count)
 
     def free_each(self) -> None:
