@@ -20,13 +20,10 @@ class IntegerSpan {
   /// @throws ShapeError for something that is not a sequence or 1-D array of integers, or a value
   ///         that `T` does not hold.
   IntegerSpan(const char* where, const char* argument, const py::object& values)
-      : where_(where), argument_(argument) {
-    py::array array;
-    if (py::isinstance<py::array>(values)) {
-      array = py::reinterpret_borrow<py::array>(values);
-    } else {
-      array = py::module_::import("numpy").attr("asarray")(values);
-      if (array.size() == 0 && array.ndim() == 1) return;  // an empty list has no integer type
+      : where_(where), argument_(argument), array_(to_array(values)) {
+    const py::array& array = array_;
+    if (array.size() == 0 && array.ndim() == 1 && !py::isinstance<py::array>(values)) {
+      return;  // an empty list has no integer type
     }
     const char kind = array.dtype().kind();
     // A list that no integer type of NumPy holds comes as one of floats or objects.
@@ -40,8 +37,7 @@ class IntegerSpan {
                                               " and shape " + shape_text(array) +
                                               "; expected a list or 1-D array of integers");
     }
-    if (array.dtype().is(py::dtype::of<T>()) && (array.flags() & py::array::c_style) != 0) {
-      owner_ = array;
+    if (array.dtype().is(py::dtype::of<T>()) && is_plain(array)) {
       values_ = {static_cast<const T*>(array.data()), static_cast<std::size_t>(array.size())};
       return;
     }
@@ -60,6 +56,13 @@ class IntegerSpan {
   }
 
  private:
+  /// In one expression: an empty py::array, to be filled later, would be an array made for nothing.
+  static py::array to_array(const py::object& values) {
+    return py::isinstance<py::array>(values)
+               ? py::reinterpret_borrow<py::array>(values)
+               : py::array(py::module_::import("numpy").attr("asarray")(values));
+  }
+
   template <class Wide>
   void copy(const py::array& array) {
     const py::array_t<Wide, py::array::c_style | py::array::forcecast> wide(array);
@@ -103,7 +106,7 @@ class IntegerSpan {
 
   const char* where_;
   const char* argument_;
-  py::object owner_;
+  py::array array_;
   std::vector<T> copied_;
   std::span<const T> values_;
 };

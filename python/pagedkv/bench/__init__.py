@@ -4,8 +4,9 @@ timed in turns with it, its result checked first."""
 from pagedkv.bench.calls import CALLS
 from pagedkv.bench.copies import COPIES
 from pagedkv.bench.figure import Bench, Contest, Figure, Measured, Scale
+from pagedkv.bench.manager import MANAGER
 from pagedkv.bench.timing import measure
 
 __all__ = ["BENCHES", "Bench", "Contest", "Figure", "Measured", "Scale", "measure"]
 
-BENCHES: tuple[Bench, ...] = (*COPIES, *CALLS)
+BENCHES: tuple[Bench, ...] = (*COPIES, *CALLS, *MANAGER)

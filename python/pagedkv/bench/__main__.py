@@ -12,11 +12,14 @@ from pathlib import Path
 
 from pagedkv.bench import BENCHES, Bench, Figure, Measured, Scale, measure
 from pagedkv.bench.cpp import run_cpp
-from pagedkv.bench.table import machine, table
+from pagedkv.bench.manager import EVICTIONS
+from pagedkv.bench.memory import Memory, memory_of, memory_table, memory_title
+from pagedkv.bench.rivals import RIVALS, Rival, load_rival
+from pagedkv.bench.table import machine, rival_table, table
 from pagedkv.bench.timing import one_processor
 
-FULL = Scale(tokens=4096, dim=4096, calls=20_000, slots=65_536)
-QUICK = Scale(tokens=256, dim=256, calls=200, slots=1024)
+FULL = Scale(tokens=4096, dim=4096, calls=20_000, slots=65_536, blocks=1_000_000)
+QUICK = Scale(tokens=256, dim=256, calls=200, slots=1024, blocks=12_800)
 Results = list[tuple[Figure, Measured]]
 QUIET = 0.1  # share of the machine that others may take before a figure is measured again
 
@@ -24,27 +27,74 @@ QUIET = 0.1  # share of the machine that others may take before a figure is meas
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 1 when a target was to be held and is missed."""
     arguments = _parser().parse_args(argv)
+    if arguments.rival is not None:
+        return _beside(load_rival(arguments.rival), arguments)
+    python = _measure_all(BENCHES, arguments)
+    memories = [
+        memory_of(eviction, _scale(arguments).blocks)
+        for eviction in EVICTIONS
+        if arguments.filter in memory_title(eviction)
+    ]
+    cpp: Results = []
+    if arguments.cpp is not None:
+        print(f"{arguments.cpp} ...", file=sys.stderr)
+        cpp = _measure_cpp(arguments)
+    _print_machine(python + cpp, arguments)
+    judged = not arguments.quick
+    print(f"\nFrom Python\n\n{table(python, judged=judged)}")
+    if memories:
+        print(f"\nMemory a block of 16 tokens\n\n{memory_table(memories, judged=judged)}")
+    if arguments.cpp is not None:
+        print(f"\nIn C++\n\n{table(cpp, judged=judged)}")
+    if arguments.json is not None:
+        figures = [*_as_json(python, "Python"), *map(asdict, memories), *_as_json(cpp, "C++")]
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return _exit_status(python + cpp, memories, arguments)
+
+
+def _beside(rival: Rival, arguments: argparse.Namespace) -> int:
+    """The table of ours beside a rival's."""
+    results = _measure_all(rival.benches, arguments)
+    memories = []
+    if rival.memory is not None and not arguments.filter:
+        memories = [memory_of("lru", _scale(arguments).blocks), rival.memory(arguments.quick)]
+    _print_machine(results, arguments)
+    judged = not arguments.quick
+    print(f"\nBeside {rival.name}\n\n{rival_table(results, judged=judged)}")
+    if memories:
+        print(f"\nMemory a block of 16 tokens\n\n{memory_table(memories, judged=judged)}")
+    if arguments.json is not None:
+        figures = [*_as_json(results, rival.name), *map(asdict, memories)]
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return _exit_status(results, memories, arguments)
+
+
+def _print_machine(results: Results, arguments: argparse.Namespace) -> None:
+    print(machine(results))
+    if arguments.quick:
+        print("- quick: small shapes, a few turns; these are no figures of speed")
+
+
+def _scale(arguments: argparse.Namespace) -> Scale:
+    return QUICK if arguments.quick else FULL
+
+
+def _exit_status(
+    results: Results, memories: Sequence[Memory], arguments: argparse.Namespace
+) -> int:
+    reached = [measured.reaches(figure) for figure, measured in results]
+    reached += [memory.reached for memory in memories]
+    return 1 if arguments.check and not all(reached) else 0
+
+
+def _measure_all(benches: Sequence[Bench], arguments: argparse.Namespace) -> Results:
     results: Results = []
-    with one_processor() as processor:
-        for bench in BENCHES:
+    with one_processor():
+        for bench in benches:
             if arguments.filter in bench.figure.title:
                 print(f"{bench.figure.title} ...", file=sys.stderr)
                 results.append((bench.figure, _measure(bench, arguments)))
-    python = len(results)
-    if arguments.cpp is not None:
-        print(f"{arguments.cpp} ...", file=sys.stderr)
-        results += _measure_cpp(arguments)
-    print(machine(processor, results))
-    if arguments.quick:
-        print("- quick: small shapes, a few turns; these are no figures of speed")
-    judged = not arguments.quick
-    print(f"\nFrom Python\n\n{table(results[:python], judged=judged)}")
-    if arguments.cpp is not None:
-        print(f"\nIn C++\n\n{table(results[python:], judged=judged)}")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(_as_json(results, python), indent=2) + "\n")
-    missed = [figure for figure, measured in results if not measured.reaches(figure)]
-    return 1 if arguments.check and missed else 0
+    return results
 
 
 def _measure(bench: Bench, arguments: argparse.Namespace) -> Measured:
@@ -72,16 +122,17 @@ def _measure_cpp(arguments: argparse.Namespace) -> Results:
     return min(tries, key=lambda results: results[0][1].others)
 
 
-def _as_json(results: Results, python: int) -> list[dict[str, object]]:
+def _as_json(results: Results, where: str) -> list[dict[str, object]]:
+    """`where`: the language, or the rival that took the floor's place."""
     return [
         {
-            "language": "Python" if i < python else "C++",
+            "language": where,
             **asdict(figure),
             **asdict(measured),
             "share": measured.share,
             "reached": measured.reaches(figure),
         }
-        for i, (figure, measured) in enumerate(results)
+        for figure, measured in results
     ]
 
 
@@ -103,6 +154,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--filter", default="", metavar="TEXT", help="only figures whose title contains TEXT")
     add("--cpp", metavar="PROGRAM", help="also run the C++ benchmarks (pagedkv_bench)")
+    add(
+        "--rival",
+        choices=RIVALS,
+        help="instead: the manager beside another's, which is installed in this environment",
+    )
     add("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     add("--check", action="store_true", help="exit with 1 when a target is missed")
     return parser

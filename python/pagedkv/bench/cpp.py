@@ -6,6 +6,7 @@ import json
 import subprocess
 
 from pagedkv.bench.figure import Figure, Measured
+from pagedkv.bench.manager import EVICTIONS
 from pagedkv.bench.timing import Others
 
 __all__ = ["CPP", "run_cpp"]
@@ -58,6 +59,27 @@ CPP = {
     "SequencePool.release_ssm/65,536 slots": Figure(
         "SequencePool.release_ssm, 65,536 slots", _POOLS_OF_64, least_share=0.9
     ),
+    "KVCacheManager.step": Figure(
+        "KVCacheManager.step, 256 sequences at 1,024 to 1,280 tokens",
+        "store the tokens, add 1 to four arrays",
+    ),
+    "KVCacheManager.probe": Figure(
+        "KVCacheManager.probe, 100,000 tokens, all hit, warm", "comparison of the tokens"
+    ),
+    "KVCacheManager.admit": Figure(
+        "KVCacheManager.add + acquire + schedule + commit, 1,024 tokens, cold",
+        "copy of the tokens, store of the slots",
+    ),
+    "KVCacheManager.free": Figure("KVCacheManager.free, 80 blocks", "copy of 80 ids", most_ns=500),
+    **{
+        f"KVCacheManager.evict/{eviction}": Figure(
+            f"KVCacheManager.evict(1), {eviction}, 1,000,000 blocks",
+            "the same of 10,000 blocks",
+            least_share=1 / 3,
+            most_ns=400,
+        )
+        for eviction in EVICTIONS
+    },
 }
 
 

@@ -27,11 +27,12 @@ class Figure:
     @property
     def target(self) -> str:
         """The target in words; "-" where there is none."""
+        targets = []
         if self.least_share is not None:
-            return f"≥ {self.least_share:.0%} of the floor's speed"
+            targets.append(f"≥ {self.least_share:.0%} of the floor's speed")
         if self.most_ns is not None:
-            return f"≤ {duration(self.most_ns)}"
-        return "-"
+            targets.append(f"≤ {duration(self.most_ns)}")
+        return ", ".join(targets) or "-"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Scale:
     dim: int
     calls: int
     slots: int
+    blocks: int
+    """Of the largest pool of block ids."""
 
 
 def _nothing() -> None:

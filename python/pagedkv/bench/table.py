@@ -14,7 +14,7 @@ import numpy as np
 import pagedkv
 from pagedkv.bench.figure import Figure, Measured, duration
 
-__all__ = ["machine", "table"]
+__all__ = ["machine", "rival_table", "table"]
 
 _HEADER = (
     "| what | time | floor, timed in turns | its time | share of its speed | target | reached |",
@@ -22,14 +22,38 @@ _HEADER = (
 )
 
 
+_RIVAL_HEADER = (
+    "| what | time | what the rival does for it | its time | times as fast | target | reached |",
+    "|---|---:|---|---:|---:|---|---|",
+)
+
+
 def table(results: Sequence[tuple[Figure, Measured]], *, judged: bool) -> str:
     """One line a figure; `judged` says whether targets are reached. The share is floor's time / our
     time: above 100 % is faster than it."""
-    lines = (_line(figure, measured, judged) for figure, measured in results)
+    lines = (
+        _line(figure, measured, f"{measured.share:.0%}", figure.target, judged)
+        for figure, measured in results
+    )
     return "\n".join((*_HEADER, *lines))
 
 
-def _line(figure: Figure, measured: Measured, judged: bool) -> str:
+def rival_table(results: Sequence[tuple[Figure, Measured]], *, judged: bool) -> str:
+    """The same beside a rival; the ratio is its time / our time."""
+    lines = (
+        _line(
+            figure,
+            measured,
+            f"{measured.share:.1f}" if measured.share < 99.95 else f"{measured.share:.0f}",
+            "-" if figure.least_share is None else f"≥ {figure.least_share:g}",
+            judged,
+        )
+        for figure, measured in results
+    )
+    return "\n".join((*_RIVAL_HEADER, *lines))
+
+
+def _line(figure: Figure, measured: Measured, ratio: str, target: str, judged: bool) -> str:
     reached = "-"
     if judged and figure.has_target:
         reached = "yes" if measured.reaches(figure) else "**no**"
@@ -38,21 +62,21 @@ def _line(figure: Figure, measured: Measured, judged: bool) -> str:
         duration(measured.ns),
         figure.floor,
         duration(measured.floor_ns),
-        f"{measured.share:.0%}",
-        figure.target,
+        ratio,
+        target,
         reached,
     )
     return f"| {' | '.join(cells)} |"
 
 
-def machine(processor: int | None, results: Sequence[tuple[Figure, Measured]]) -> str:
+def machine(results: Sequence[tuple[Figure, Measured]]) -> str:
     """What was measured on, in a few lines."""
     build = pagedkv.build_info()
     others = [measured.others for _, measured in results] or [0.0]
-    kept = "kept on one of them" if processor is not None else "not kept on one of them"
+    kept = "kept" if hasattr(os, "sched_setaffinity") else "not kept"
     lines = (
         f"date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
-        f"processor: {_processor()}, {os.cpu_count()} cores here, {kept}",
+        f"processor: {_processor()}, {os.cpu_count()} cores here, {kept} on one of them",
         f"last-level cache: {_last_level_cache()}",
         f"system: {platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         f"software: pagedkv {build['version']} ({build['compiler']}, {build['build_type']}), "
