@@ -49,10 +49,9 @@ class IntegerSpan {
 
   /// Makes the values a copy of their own, which no other thread can change.
   void own() {
-    if (!owner_) return;
+    if (!copied_.empty() || values_.empty()) return;
     copied_.assign(values_.begin(), values_.end());
     values_ = copied_;
-    owner_ = {};
   }
 
  private:

@@ -828,7 +828,7 @@ class GroupBatch:
     @property
     def slot_mapping(self) -> numpy.typing.NDArray[numpy.int64]:
         """
-        int64 ``[num_new_tokens]``: where each new token is written.
+        int64 ``[num_new_tokens]``: where each new token is written. With padding rows at least ``[num_seqs]``, -1 behind the tokens.
         """
     @property
     def state_slots(self) -> numpy.typing.NDArray[numpy.int32]:
@@ -843,6 +843,16 @@ class Batch:
     Strides never change. Arrays are views: the next call that fills the batch overwrites them.
     ``batch[g]`` is group g's part; ``batch.x`` is ``batch[0].x``.
     """
+    @staticmethod
+    def bytes_needed(
+        num_groups: typing.SupportsIndex,
+        max_seqs: typing.SupportsIndex,
+        max_tokens: typing.SupportsIndex,
+        max_blocks_per_seq: typing.SupportsIndex,
+    ) -> int:
+        """
+        Bytes that the ``buffers`` of KVCacheManager.new_batch must have.
+        """
     def __getitem__(self, group: typing.SupportsIndex) -> GroupBatch: ...
     def __len__(self) -> int: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
@@ -888,7 +898,7 @@ class Batch:
     @property
     def positions(self) -> numpy.typing.NDArray[numpy.int32]:
         """
-        int32 ``[num_new_tokens]``: position of each new token in its sequence.
+        int32 ``[num_new_tokens]``: position of each new token in its sequence. With padding rows at least ``[num_seqs]``, 0 behind the tokens.
         """
     @property
     def query_start_loc(self) -> numpy.typing.NDArray[numpy.int32]:
@@ -903,7 +913,7 @@ class Batch:
     @property
     def slot_mapping(self) -> numpy.typing.NDArray[numpy.int64]:
         """
-        int64 ``[num_new_tokens]``: where each new token is written.
+        int64 ``[num_new_tokens]``: where each new token is written. With padding rows at least ``[num_seqs]``, -1 behind the tokens.
         """
     @property
     def state_slots(self) -> numpy.typing.NDArray[numpy.int32]:
@@ -915,6 +925,8 @@ class GroupSpec:
     """
     Layers that share one block table.
     """
+    def __copy__(self) -> GroupSpec: ...
+    def __deepcopy__(self, memo: typing.Any) -> GroupSpec: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
     @property
@@ -929,6 +941,8 @@ class ReuseStats:
     """
 
     __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> ReuseStats: ...
+    def __deepcopy__(self, memo: typing.Any) -> ReuseStats: ...
     def __eq__(self, other: typing.Any) -> bool: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
@@ -968,6 +982,8 @@ class Stats:
     """
 
     __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> Stats: ...
+    def __deepcopy__(self, memo: typing.Any) -> Stats: ...
     def __eq__(self, other: typing.Any) -> bool: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
@@ -1035,6 +1051,8 @@ class CacheEvent:
     """
 
     __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> CacheEvent: ...
+    def __deepcopy__(self, memo: typing.Any) -> CacheEvent: ...
     def __eq__(self, other: typing.Any) -> bool: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
