@@ -157,7 +157,7 @@ def test_a_parent_whose_time_is_over_goes_with_its_last_child() -> None:
     assert m.probe([1] * 8 + [2] * 5) == 12
     m.evict(1)
     m.schedule([9], [0])
-    assert m.stats()["num_cached_blocks"] == 0
+    assert m.stats().num_cached_blocks == 0
     m.check()
 
 
@@ -167,9 +167,9 @@ def test_salts_that_nobody_uses_any_more_are_forgotten() -> None:
     for i in range(20_000):
         serve(m, 1, [i] * 9, salt=str(i).encode())
     assert m.memory_bytes < empty + 200_000
-    assert m.salt_stats(b"0")["queries"] == 0
-    assert m.salt_stats(b"19999")["queries"] == 1
-    assert m.stats()["queries"] == 20_000
+    assert m.salt_stats(b"0").queries == 0
+    assert m.salt_stats(b"19999").queries == 1
+    assert m.stats().queries == 20_000
     m.check()
 
 

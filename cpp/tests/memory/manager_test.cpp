@@ -167,6 +167,33 @@ TEST(ManagerWithoutMemory, Schedule) {
       [&](KVCacheManager& manager) { manager.schedule(kRunning, counts); });
 }
 
+TEST(ManagerWithoutMemory, CommitLeavesBlocksOutOfTheIndexAndEntersThemLater) {
+  KVCacheManager manager(options());
+  const Ids ids{1};
+  const Extra image{1, 2, "a digest that is too long to be held in place"};
+  AddOptions with_image;
+  with_image.extras = {image};
+  manager.add(1, text(8), with_image);
+  Counts counts{0};
+  manager.acquire(ids, counts);
+  counts = {8};
+  manager.schedule(ids, counts);
+  {
+    const pagedkv_test::FailingAllocation failing(1,
+                                                  pagedkv_test::FailingAllocation::Then::fails_on);
+    manager.commit(ids, counts);
+  }
+  manager.check();
+  EXPECT_EQ(manager.num_committed(1), 8u);
+  EXPECT_EQ(manager.probe(text(13), {}, {image}), 0u);
+  counts = {4};
+  manager.schedule(ids, counts);
+  manager.append(ids, text(4, 8), counts);
+  manager.commit(ids, counts);
+  manager.check();
+  EXPECT_EQ(manager.probe(text(13), {}, {image}), 12u);
+}
+
 TEST(ManagerWithoutMemory, Append) {
   const Counts counts{30};
   const Tokens tokens = text(30, 900);

@@ -99,7 +99,7 @@ def _bytes(count: float | None) -> str:
 def _filled(num_blocks: int, eviction: str) -> pagedkv.KVCacheManager:
     """Every block cached; few sequences at a time, so that what they hold is little."""
     manager = pagedkv.KVCacheManager(num_blocks, BLOCK_SIZE, eviction=eviction)
-    while manager.stats()["num_cached_blocks"] + 16 * 64 <= num_blocks:
+    while manager.stats().num_cached_blocks + 16 * 64 <= num_blocks:
         prompts = dict(enumerate(random_tokens(16, 64 * BLOCK_SIZE)))
         admit(manager, prompts)
         manager.free(list(prompts))

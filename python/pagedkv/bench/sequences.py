@@ -209,9 +209,9 @@ class FullPool:
             admit(self.manager, dict(zip(ids[start : start + 256].tolist(), prompts, strict=True)))
         np.random.default_rng().shuffle(ids)
         self.manager.free(ids)
-        self.cached = self.manager.stats()["num_cached_blocks"]
+        self.cached = self.manager.stats().num_cached_blocks
 
     def check_evicted(self, count: int) -> None:
         self.manager.check()
-        now = self.manager.stats()["num_cached_blocks"]
+        now = self.manager.stats().num_cached_blocks
         require(self.cached - now == count, "other numbers of blocks were evicted")

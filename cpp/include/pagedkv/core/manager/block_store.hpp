@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <string_view>
@@ -89,8 +90,12 @@ class BlockStore {
     }
     ++evictable_;
     queue_.release(b, is_leaf(b));
-    if (ttl != 0) expiry_.set(b, step_ + ttl);
-    if (num_limited_salts_ != 0 && salt_of(b).max_blocks) list_released(b);
+    // A block that cannot be found when its time comes goes at once.
+    if (ttl != 0 && !expiry_.set(b, step_ + ttl)) {
+      evict(b);
+    } else if (num_limited_salts_ != 0 && salt_of(b).max_blocks && !list_released(b)) {
+      evict(b);
+    }
   }
 
   /// Changes the count of holds alone, to see what a change would do; to be undone.
@@ -135,16 +140,16 @@ class BlockStore {
   [[nodiscard]] Tree& tree(std::size_t g) noexcept { return trees_[g]; }
 
   /// Puts block `b`, which is held, into the index as the content of `node`, at `depth` blocks from
-  /// the root. False when the salt's limit forbids it.
+  /// the root. False when the salt's limit forbids it. Needs no memory but for events.
   bool attach(std::size_t g, NodeId node, BlockId b, std::size_t depth, std::uint8_t priority) {
     Salt& salt = salts_[trees_[g][node].salt];
     if (salt.max_blocks && salt.blocks >= *salt.max_blocks && !evict_from(salt)) return false;
+    events_.stored(g, trees_[g], node, salt.bytes);
     trees_[g].set_block(node, static_cast<std::int32_t>(b));
     blocks_[b].node = entry(g, node);
     queue_.insert(b, trees_[g][node].key, static_cast<std::uint32_t>(depth), priority);
     ++salt.blocks;
     ++cached_;
-    events_.stored(g, trees_[g], node, salt.bytes);
     return true;
   }
 
@@ -213,7 +218,8 @@ class BlockStore {
     }
     for (std::size_t b = first_id_; b < fresh_ && !was_limited; ++b) {
       const auto id = static_cast<BlockId>(b);
-      if (blocks_[b].refs == 0 && is_indexed(id) && &salt_of(id) == &salt) list_released(id);
+      if (blocks_[b].refs == 0 && is_indexed(id) && &salt_of(id) == &salt && !list_released(id))
+        evict(id);
     }
     while (salt.blocks > *max_blocks && evict_from(salt)) {
     }
@@ -363,10 +369,16 @@ class BlockStore {
     return false;
   }
 
-  /// Notes an evictable block of a salt with a maximum.
-  void list_released(BlockId b) {
-    released_[b] = ++last_release_;
-    salt_of(b).released.emplace(last_release_, b);
+  /// Notes an evictable block of a salt with a maximum; false when there is no memory for it.
+  bool list_released(BlockId b) noexcept {
+    try {
+      salt_of(b).released.emplace(++last_release_, b);
+      released_[b] = last_release_;
+      return true;
+    } catch (const std::bad_alloc&) {
+      salt_of(b).released.erase(last_release_);
+      return false;
+    }
   }
   void unlist(BlockId b) {
     const auto found = released_.find(b);

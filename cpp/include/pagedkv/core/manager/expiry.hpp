@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <new>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -19,11 +20,17 @@ class Expiry {
  public:
   [[nodiscard]] bool empty() const noexcept { return due_.empty(); }
 
-  /// `b` has no time limit yet.
-  void set(BlockId b, std::uint64_t step) {
+  /// `b` has no time limit yet. False when there is no memory for one.
+  [[nodiscard]] bool set(BlockId b, std::uint64_t step) noexcept {
     const Turn turn{step, ++last_};
-    due_.emplace(b, turn);
-    order_.emplace(turn, b);
+    try {
+      due_.emplace(b, turn);
+      order_.emplace(turn, b);
+      return true;
+    } catch (const std::bad_alloc&) {
+      due_.erase(b);
+      return false;
+    }
   }
 
   /// `b` has no time limit any more.

@@ -21,8 +21,8 @@ class Holds {
 
   /// Holds `blocks` under `key`, in place of what was held under it.
   void hold(std::uint64_t key, std::vector<BlockId> blocks) {
-    for (const BlockId b : blocks) store_.ref(b);
     auto& held = held_[key];
+    for (const BlockId b : blocks) store_.ref(b);
     for (const BlockId b : held) store_.unref(b);
     held = std::move(blocks);
   }

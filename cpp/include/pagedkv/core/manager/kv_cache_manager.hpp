@@ -60,9 +60,10 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     if (sequences_.find(id) != nullptr) detail::throw_taken(where, id);
     detail::expect_options(where, options);
     const std::uint32_t salt = store_.salt(options.salt);
-    Sequence& s = new_sequence(id);
-    s.tokens.assign(tokens.begin(), tokens.end());
-    s.extras = options.extras;
+    Sequence& s = make_sequence(id, [&](Sequence& made) {
+      made.tokens.assign(tokens.begin(), tokens.end());
+      made.extras = options.extras;
+    });
     s.salt = salt;
     store_.add_user(salt);
     s.priority = options.priority;
@@ -80,16 +81,13 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     detail::expect_sizes(where, ids.size(), cached.size());
     call_.collect(where, ids, detail::SequenceStatus::waiting, "that holds nothing");
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      Sequence& s = call_[i];
-      blocks_.enter_index(s);
-      s.cached = 0;
-      if (options_.prefix_caching && s.reuse) {
-        match_.find(store_, s.salt, s.tokens, s.extras, options_.partial_reuse);
-        detail::count_reuse(store_, match_, s);
-        blocks_.take_hit(s, match_);
+      try {
+        acquire_one(call_[i]);
+      } catch (...) {
+        for (std::size_t done = i + 1; done-- > 0;) release_one(call_[done]);
+        throw;
       }
-      s.status = detail::SequenceStatus::running;
-      cached[i] = static_cast<std::int32_t>(s.cached);
+      cached[i] = static_cast<std::int32_t>(call_[i].cached);
     }
   }
 
@@ -121,6 +119,10 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     counts_.assign(num_new_tokens.begin(), num_new_tokens.end());
     Batch& batch = expect_room(where, lookahead, out, pad_to, {});
     const auto filling = batch.hold(where);
+    blocks_.reserve(call_.size(), batch);
+    for (std::size_t i = 0; i < call_.size(); ++i) {
+      blocks_.reserve(call_[i], counts_[i] + lookahead);
+    }
     begin_step(batch);
     for (std::size_t i = 0; i < call_.size(); ++i) {
       blocks_.grow(call_[i], counts_[i], lookahead, batch);
@@ -164,6 +166,10 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
       for (const std::int32_t count : counts) total += static_cast<std::size_t>(count);
     }
     detail::expect_sizes(where, total, tokens.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      detail::reserve_more(call_[i].tokens,
+                           counts.empty() ? 1 : static_cast<std::size_t>(counts[i]));
+    }
     const TokenId* next = tokens.data();
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const std::ptrdiff_t count = counts.empty() ? 1 : counts[i];
@@ -186,7 +192,13 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     counts_.assign(ids.size(), 1);
     Batch& batch = expect_room(where, 0, out, pad_to, tokens);
     const auto filling = batch.hold(where);
+    blocks_.reserve(call_.size(), batch);
     busy_.clear();
+    busy_.reserve(call_.size());
+    for (Sequence* s : call_) {
+      detail::reserve_more(s->tokens, 1);
+      if (s->quiet == 0) blocks_.reserve(*s, 1);
+    }
     for (std::size_t i = 0; i < ids.size(); ++i) {
       Sequence& s = call_[i];
       if (s.quiet != 0) {
@@ -248,6 +260,9 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     }
     for (std::size_t i = 0; i < ids.size(); ++i) detail::expect_path(where, call_[i], paths[i]);
     std::vector<std::vector<SlotMove>> moves(options_.groups.size());
+    std::size_t accepted = 0;
+    for (const auto& path : paths) accepted += path.size();
+    for (auto& of_group : moves) of_group.reserve(accepted);
     for (std::size_t i = 0; i < ids.size(); ++i) blocks_.accept(call_[i], paths[i], moves);
     return moves;
   }
@@ -263,9 +278,11 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     detail::expect_not_swapped(where, call_[0]);
     if (has_ssm()) detail::expect_all_committed(where, call_[0]);
     if (sequences_.find(new_id) != nullptr) detail::throw_taken(where, new_id);
-    Sequence& copy = new_sequence(new_id);
-    Sequence& s = *sequences_.find(id);
-    copy.copy_from(s);
+    Sequence& s = call_[0];
+    Sequence& copy = make_sequence(new_id, [&](Sequence& made) {
+      made.copy_from(s);
+      blocks_.reserve_fork(s, made);
+    });
     store_.add_user(s.salt);
     blocks_.fork(s, copy);
   }
@@ -276,10 +293,7 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     const auto held = exclusive_.hold(where);
     call_.collect_running(where, ids);
     call_.end_quiet_steps();
-    for (Sequence* s : call_) {
-      blocks_.release(*s);
-      s->status = detail::SequenceStatus::waiting;
-    }
+    for (Sequence* s : call_) release_one(*s);
     preemptions_ += ids.size();
   }
 
@@ -297,6 +311,8 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     const std::size_t free = swapping_.num_free_host_blocks();
     if (needed > free) detail::throw_exhausted(where, needed, free);
     std::vector<BlockCopy> copies;
+    copies.reserve(needed);
+    for (Sequence* s : call_) swapping_.reserve(*s);
     for (Sequence* s : call_) swapping_.move_out(*s, copies);
     return copies;
   }
@@ -311,6 +327,7 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     const std::size_t needed = swapping_.num_held(call_.span());
     if (needed > store_.available()) detail::throw_exhausted(where, needed, store_.available());
     std::vector<BlockCopy> copies;
+    copies.reserve(needed);
     for (Sequence* s : call_) swapping_.move_in(*s, copies);
     for (Sequence* s : call_) {
       blocks_.enter_index(*s);
@@ -351,9 +368,9 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     detail::expect_at_most_scheduled(where, s, num_tokens);
     const detail::Coverage<Hash> coverage(store_);
     if (!coverage.has_states(s, num_tokens)) detail::throw_no_state(where, s, num_tokens);
+    leases_.hold(last_lease_ + 1, coverage.blocks(s, num_tokens));
     if (num_tokens == s.committed && s.committed == s.scheduled) blocks_.freeze_states(s);
-    leases_.hold(++last_lease_, coverage.blocks(s, num_tokens));
-    return last_lease_;
+    return ++last_lease_;
   }
   /// @throws SequenceError for a lease that is not there (any more).
   void release(std::uint64_t lease) {
@@ -409,13 +426,14 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
     leases_.for_each([&](const std::vector<BlockId>& blocks) {
       for (const BlockId b : blocks) fixed[b] = true;
     });
+    std::vector<BlockCopy> copies;
+    copies.reserve(store_.fresh());
     const auto now_at = store_.compact(fixed);
     sequences_.for_each([&](Sequence& s) {
       if (s.status != detail::SequenceStatus::swapped) blocks_.translate(s, now_at);
     });
     blocks_.pending_copies().translate(now_at);
     pins_.translate(now_at);
-    std::vector<BlockCopy> copies;
     for (std::size_t b = 0; b < now_at.size(); ++b) {
       if (now_at[b] != b) {
         copies.push_back({static_cast<std::int32_t>(b), static_cast<std::int32_t>(now_at[b])});
@@ -450,14 +468,37 @@ class BasicKVCacheManager : public ManagerQueries<Hash> {
                                [](const GroupSpec& spec) { return spec.kind == GroupKind::ssm; });
   }
 
-  Sequence& new_sequence(SeqId id) {
+  /// A new sequence that `fill` gives what takes memory.
+  template <class Fill>
+  Sequence& make_sequence(SeqId id, Fill fill) {
     Sequence& s = sequences_.insert(id);
     s.incarnation = ++last_incarnation_;
     s.table_version = s.call = 0;
     s.scheduled = s.committed = s.cached = s.quiet = s.index_again_at = 0;
-    s.groups.resize(options_.groups.size());
     s.status = detail::SequenceStatus::waiting;
+    try {
+      s.groups.resize(options_.groups.size());
+      fill(s);
+    } catch (...) {
+      sequences_.erase(id);
+      throw;
+    }
     return s;
+  }
+
+  void acquire_one(Sequence& s) {
+    blocks_.enter_index(s);
+    s.cached = 0;
+    if (options_.prefix_caching && s.reuse) {
+      match_.find(store_, s.salt, s.tokens, s.extras, options_.partial_reuse);
+      detail::count_reuse(store_, match_, s);
+      blocks_.take_hit(s, match_);
+    }
+    s.status = detail::SequenceStatus::running;
+  }
+  void release_one(Sequence& s) noexcept {
+    blocks_.release(s);
+    s.status = detail::SequenceStatus::waiting;
   }
 
   /// The batch that a call fills. Checks that there are blocks for `counts_` tokens of each

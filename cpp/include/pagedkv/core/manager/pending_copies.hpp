@@ -1,11 +1,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "pagedkv/core/block_allocator.hpp"
+#include "pagedkv/detail/grow_array.hpp"
 
 namespace pagedkv::inline v0_1::detail {
 
@@ -24,6 +26,9 @@ class PendingCopies {
   }
 
  public:
+  /// Memory for so many more copies.
+  void reserve(std::size_t more) { reserve_more(entries_, more); }
+
   void add(BlockId b) {
     const auto at = find(entries_, b);
     if (at != entries_.end() && at->block == b) {

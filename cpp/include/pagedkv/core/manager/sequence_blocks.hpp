@@ -83,6 +83,31 @@ class SequenceBlocks {
     return longest;
   }
 
+  /// Memory for what `grow` notes of so many sequences, beside that of each.
+  void reserve(std::size_t num_sequences, Batch& batch) {
+    for (std::size_t g = 0; g < store_.specs().size(); ++g) {
+      reserve_more(batch[g].copies, num_sequences);
+    }
+    pending_.reserve(num_sequences * store_.specs().size());
+  }
+  /// Memory for what `grow` by `more` tokens notes of `s`, also when something is committed before.
+  void reserve(Sequence& s, std::size_t more) {
+    if (more == 0) return;
+    std::size_t copies = 0;
+    for (std::size_t g = 0; g < s.groups.size(); ++g) {
+      const auto& spec = store_.specs()[g];
+      auto& group = s.groups[g];
+      if (spec.kind == GroupKind::ssm) {
+        ++copies;
+        continue;
+      }
+      const std::size_t total = spec.blocks_for(s.scheduled + more);
+      if (total > group.blocks.size()) reserve_more(group.blocks, total - group.blocks.size());
+      copies += group.partial_source != kNoBlock || copies_tail(s, spec, group);
+    }
+    reserve_more(s.copy_sources, copies);
+  }
+
   /// Blocks for `num_tokens` more tokens, `lookahead` of which are room alone. Block copies that
   /// must be done before the tokens are written go to `batch`.
   void grow(Sequence& s, std::size_t num_tokens, std::size_t lookahead, Batch& batch) {
@@ -231,6 +256,14 @@ class SequenceBlocks {
   void freeze_states(Sequence& s) const noexcept {
     for (auto& group : s.groups) {
       if (group.state_slot != kNoBlock) std::swap(group.state_slot, group.state_source);
+    }
+  }
+
+  /// Memory for what `fork` notes of `to`.
+  static void reserve_fork(const Sequence& from, Sequence& to) {
+    for (std::size_t g = 0; g < from.groups.size(); ++g) {
+      to.groups[g].blocks.reserve(from.groups[g].blocks.size());
+      to.groups[g].shadows.reserve(from.groups[g].shadows.size());
     }
   }
 

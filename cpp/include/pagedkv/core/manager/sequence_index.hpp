@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <string>
 
 #include "pagedkv/core/manager/block_store.hpp"
@@ -48,8 +49,8 @@ class SequenceIndex {
     move_cursor(group, g, node);
   }
 
-  /// Enters blocks that are full, written and known. When one cannot enter, it and what follows are
-  /// tried again once there is a block more.
+  /// Enters blocks that are full, written and known. When one cannot enter, also for want of
+  /// memory, it and what follows are tried again once there is a block more.
   void index_full(Sequence& s) {
     if (!stores(s)) return;
     const std::size_t limit = std::min(s.committed, s.known());
@@ -77,6 +78,7 @@ class SequenceIndex {
       const auto& spec = store_.specs()[g];
       auto& group = s.groups[g];
       const auto path = match.path(g).first(spec.block_of(match.full_tokens()));
+      if (spec.kind != GroupKind::ssm) group.blocks.reserve(path.size() + 1);
       const std::size_t visible = spec.block_of(spec.first_visible(match.full_tokens()));
       for (std::size_t d = 0; d < path.size(); ++d) {
         const std::int32_t block = store_.tree(g)[path[d]].block;
@@ -114,6 +116,14 @@ class SequenceIndex {
 
   /// Moves one block further on the path; false when that cannot be.
   bool index_next(Sequence& s, std::size_t g) {
+    try {
+      return try_index_next(s, g);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
+  /// @throws std::bad_alloc before anything has changed.
+  bool try_index_next(Sequence& s, std::size_t g) {
     auto& group = s.groups[g];
     auto& tree = store_.tree(g);
     const auto& spec = store_.specs()[g];
@@ -124,7 +134,11 @@ class SequenceIndex {
     const std::int32_t own = ssm ? kNoBlock : group.blocks[group.indexed];
 
     NodeId node = tree.find(group.cursor, tokens, extras);
-    if (node == kNoNode) node = store_.insert(g, group.cursor, tokens, extras);
+    if (node == kNoNode) {
+      node = store_.insert(g, group.cursor, tokens, extras);
+    } else {
+      reserve_more(group.shadows, 1);
+    }
     store_.add_cursor(g, node);  // first: what a full salt evicts below must not take it along
     const std::int32_t held = tree[node].block;
     if (held == kNoBlock && own != kNoBlock) {

@@ -30,6 +30,13 @@ class Swapping {
   }
   [[nodiscard]] std::size_t num_free_host_blocks() const noexcept { return host_.free_count(); }
 
+  /// Memory for what `move_out` notes of `s`.
+  static void reserve(Sequence& s) {
+    for (auto& group : s.groups) {
+      if (group.partial_source != kNoBlock) reserve_more(group.blocks, 1);
+    }
+  }
+
   /// Replaces every block that `s` holds by one of the host, and then gives the old ones back.
   /// Pairs (old, new) go to `copies`. The sequence leaves the index.
   void move_out(Sequence& s, std::vector<BlockCopy>& copies) {
