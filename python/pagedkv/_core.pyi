@@ -795,6 +795,7 @@ class GroupBatch:
     One group's part of a batch.
     """
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
     @property
     def block_tables(self) -> numpy.typing.NDArray[numpy.int32]:
         """
@@ -828,7 +829,7 @@ class GroupBatch:
     @property
     def slot_mapping(self) -> numpy.typing.NDArray[numpy.int64]:
         """
-        int64 ``[num_new_tokens]``: where each new token is written.
+        int64 ``[num_new_tokens]``: where each new token is written. With padding rows at least ``[num_seqs]``, -1 behind the tokens.
         """
     @property
     def state_slots(self) -> numpy.typing.NDArray[numpy.int32]:
@@ -843,6 +844,16 @@ class Batch:
     Strides never change. Arrays are views: the next call that fills the batch overwrites them.
     ``batch[g]`` is group g's part; ``batch.x`` is ``batch[0].x``.
     """
+    @staticmethod
+    def bytes_needed(
+        num_groups: typing.SupportsIndex,
+        max_seqs: typing.SupportsIndex,
+        max_tokens: typing.SupportsIndex,
+        max_blocks_per_seq: typing.SupportsIndex,
+    ) -> int:
+        """
+        Bytes that the ``buffers`` of KVCacheManager.new_batch must have.
+        """
     def __getitem__(self, group: typing.SupportsIndex) -> GroupBatch: ...
     def __len__(self) -> int: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
@@ -888,7 +899,7 @@ class Batch:
     @property
     def positions(self) -> numpy.typing.NDArray[numpy.int32]:
         """
-        int32 ``[num_new_tokens]``: position of each new token in its sequence.
+        int32 ``[num_new_tokens]``: position of each new token in its sequence. With padding rows at least ``[num_seqs]``, 0 behind the tokens.
         """
     @property
     def query_start_loc(self) -> numpy.typing.NDArray[numpy.int32]:
@@ -903,7 +914,7 @@ class Batch:
     @property
     def slot_mapping(self) -> numpy.typing.NDArray[numpy.int64]:
         """
-        int64 ``[num_new_tokens]``: where each new token is written.
+        int64 ``[num_new_tokens]``: where each new token is written. With padding rows at least ``[num_seqs]``, -1 behind the tokens.
         """
     @property
     def state_slots(self) -> numpy.typing.NDArray[numpy.int32]:
@@ -915,6 +926,8 @@ class GroupSpec:
     """
     Layers that share one block table.
     """
+    def __copy__(self) -> GroupSpec: ...
+    def __deepcopy__(self, memo: typing.Any) -> GroupSpec: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
     @property
@@ -929,6 +942,8 @@ class ReuseStats:
     """
 
     __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> ReuseStats: ...
+    def __deepcopy__(self, memo: typing.Any) -> ReuseStats: ...
     def __eq__(self, other: typing.Any) -> bool: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
@@ -968,6 +983,8 @@ class Stats:
     """
 
     __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> Stats: ...
+    def __deepcopy__(self, memo: typing.Any) -> Stats: ...
     def __eq__(self, other: typing.Any) -> bool: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
@@ -1035,6 +1052,8 @@ class CacheEvent:
     """
 
     __hash__: typing.ClassVar[None]  # type: ignore[assignment]
+    def __copy__(self) -> CacheEvent: ...
+    def __deepcopy__(self, memo: typing.Any) -> CacheEvent: ...
     def __eq__(self, other: typing.Any) -> bool: ...
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
     def __repr__(self) -> str: ...
@@ -1075,7 +1094,7 @@ class KVCacheManager:
         self,
         num_blocks: typing.SupportsIndex,
         block_size: typing.SupportsIndex = 16,
-        groups: typing.Any = None,
+        groups: collections.abc.Iterable[GroupSpec] | None = None,
         *,
         prefix_caching: bool = True,
         eviction: str = "lru",
@@ -1093,8 +1112,11 @@ class KVCacheManager:
         self,
         seq_ids: collections.abc.Sequence[typing.SupportsIndex]
         | numpy.typing.NDArray[numpy.integer[typing.Any]],
-        paths: typing.Any,
-    ) -> typing.Any:
+        paths: collections.abc.Iterable[
+            collections.abc.Sequence[typing.SupportsIndex]
+            | numpy.typing.NDArray[numpy.integer[typing.Any]]
+        ],
+    ) -> numpy.typing.NDArray[numpy.int64] | list[numpy.typing.NDArray[numpy.int64]]:
         """
         Tree drafts: the accepted paths become contiguous. Returns slot moves, int64 ``[n, 2]``, of each group where there are several.
         """
@@ -1194,7 +1216,7 @@ class KVCacheManager:
         max_seqs: typing.SupportsIndex,
         max_tokens: typing.SupportsIndex,
         max_blocks_per_seq: typing.SupportsIndex,
-        buffers: typing.Any = None,
+        buffers: numpy.typing.NDArray[typing.Any] | None = None,
     ) -> Batch:
         """
         A batch to pass as ``out``, in its own memory or in ``buffers`` (pinned, for instance).
@@ -1251,7 +1273,7 @@ class KVCacheManager:
         lookahead: typing.SupportsIndex = 0,
         out: Batch | None = None,
         pad_to: typing.SupportsIndex | None = None,
-    ) -> typing.Any:
+    ) -> Batch:
         """
         Slots for the next tokens of each sequence: all or nothing. Raises PoolExhaustedError.
         """
@@ -1272,7 +1294,7 @@ class KVCacheManager:
         *,
         out: Batch | None = None,
         pad_to: typing.SupportsIndex | None = None,
-    ) -> typing.Any:
+    ) -> Batch:
         """
         The decode loop in one call: commit 1, append 1, schedule 1.
         """
