@@ -6,6 +6,7 @@ from support.errors import refuses
 from support.managers import prefill
 
 from pagedkv import (
+    Batch,
     CapacityError,
     FullAttention,
     KVCacheManager,
@@ -243,3 +244,27 @@ def test_groups_of_a_batch_are_named_by_number() -> None:
     for group in (2, -3):
         with pytest.raises(IndexError):
             batch[group]
+
+
+def test_padding_rows_have_slots_and_positions_of_their_own() -> None:
+    m = KVCacheManager(20, 4)
+    for seq_id in (1, 2, 3):
+        prefill(m, seq_id, range(10 * seq_id, 10 * seq_id + 5))
+    batch = m.schedule([1, 2, 3], [1, 1, 1], pad_to=8)
+    assert batch.num_new_tokens == 3
+    assert batch.slot_mapping.tolist()[3:] == [-1] * 5
+    assert batch.positions.tolist() == [5, 5, 5, 0, 0, 0, 0, 0]
+    batch = m.schedule([1, 2, 3], [9, 0, 0], pad_to=8)
+    assert len(batch.slot_mapping) == 9  # the tokens are more than the rows
+    assert len(m.schedule([1, 2, 3], [1, 0, 0]).slot_mapping) == 1
+
+
+def test_bytes_needed_is_what_buffers_must_have() -> None:
+    m = KVCacheManager(20, 4, groups=[FullAttention(), SlidingWindow(4)])
+    size = Batch.bytes_needed(2, 3, 7, 5)
+    assert size % 64 == 0
+    memory = np.zeros(size + 128, np.uint8)
+    start = -memory.ctypes.data % 64
+    m.new_batch(3, 7, 5, buffers=memory[start : start + size])
+    with refuses(ShapeError, "Batch", f"{size - 1} bytes", f"expected {size}"):
+        m.new_batch(3, 7, 5, buffers=memory[start : start + size - 1])

@@ -313,3 +313,51 @@ def test_threads_that_share_a_manager_take_turns_or_are_told() -> None:
         thread.join()
     assert failed == []
     m.check()
+
+
+@pytest.mark.parametrize("priority", [-1, 101, 256, 2**70])
+def test_a_priority_out_of_range_is_named(priority: int) -> None:
+    m = KVCacheManager(4, 4)
+    with refuses(ShapeError, "KVCacheManager.add", f"priority {priority}", "0 to 100"):
+        m.add(1, [1], priority=priority)
+    assert 1 not in m
+
+
+def test_ids_may_be_any_number_of_64_bits() -> None:
+    m = KVCacheManager(16, 4)
+    ids = [0, 2**63 - 1, 2**63, 2**64 - 1]
+    for seq_id in ids:
+        m.add(seq_id, [1, 2])
+    assert all(seq_id in m for seq_id in ids)
+    assert 2**64 not in m
+    m.acquire(ids)
+    m.schedule(np.array(ids, np.uint64), [2] * 4)
+    m.commit(ids[1:], [2] * 3)
+    assert [m.num_committed(seq_id) for seq_id in ids] == [0, 2, 2, 2]
+    for wrong in ([2**64], [-1], [1, 2**64], np.array([-1])):
+        with refuses(
+            ShapeError, "KVCacheManager.commit", str(wrong[-1]), "unsigned integers of 64"
+        ):
+            m.commit(wrong, [1] * len(wrong))
+    m.free(ids)
+    m.check()
+
+
+@pytest.mark.parametrize("token", [2**31, -(2**31) - 1, 2**63, 2**64])
+def test_a_token_that_32_bits_do_not_hold_is_named(token: int) -> None:
+    m = KVCacheManager(4, 4)
+    given = [[1, token], [token]]
+    if token < 2**63:
+        given.append(np.array([1, token]))  # type: ignore[arg-type]
+    for tokens in given:
+        with refuses(ShapeError, "KVCacheManager.add", f"tokens with {token}", "of 32 bits"):
+            m.add(1, tokens)
+    for tokens in ([1.5], [1, 2.0], [1, "2"], [None]):
+        with refuses(ShapeError, "KVCacheManager.add", "tokens of dtype"):
+            m.add(1, tokens)
+    assert len(m) == 0
+
+
+def test_a_pool_that_the_index_cannot_number_is_refused() -> None:
+    with refuses(CapacityError, "KVCacheManager", "num_blocks 134217729", "at most 2^27"):
+        KVCacheManager(2**27 + 1, 1)

@@ -186,6 +186,77 @@ def test_why_a_hit_was_short() -> None:
     window.check()
 
 
+def test_a_group_of_larger_blocks_that_knows_less_has_lost_nothing() -> None:
+    groups = [FullAttention(block_size=2), SlidingWindow(8, block_size=8)]
+    m = KVCacheManager(40, groups=groups)
+    serve(m, 1, range(12))  # six blocks of the one, one of the other
+    assert miss(m, range(20)) == "never_seen"
+    assert miss(m, range(20), salt=b"x") == "other_salt"
+
+
+def state_manager() -> KVCacheManager:
+    """A sequence of 6 tokens whose state lies in block 0 or, with attention, behind it."""
+    m = KVCacheManager(20, groups=[Ssm(4, block_size=4), FullAttention(block_size=4)])
+    m.add(1, range(6))
+    m.acquire([1])
+    for count in (4, 2):
+        m.schedule([1], [count])
+        m.commit([1], [count])
+    return m
+
+
+def test_a_lease_keeps_a_state_as_it_is() -> None:
+    m = state_manager()
+    (state,) = m.block_ids(1).tolist()
+    lease = m.hold(1, 6)
+    assert m.block_ids(1).tolist() == [state]
+    batch = m.schedule([1], [1])
+    assert batch.copies.tolist() == [[state, batch.state_slots[0]]]
+    assert batch.state_slots[0] != state
+    m.commit([1], [1])
+    m.free([1])
+    assert m.usage == pytest.approx(3 / 20)  # the state and two blocks of attention
+    m.release(lease)
+    assert m.usage == 0
+    m.check()
+
+
+def test_a_state_that_was_let_go_again_is_not_copied() -> None:
+    m = state_manager()
+    (state,) = m.block_ids(1).tolist()
+    m.release(m.hold(1, 6))
+    batch = m.schedule([1], [1])
+    assert (batch.copies.tolist(), batch.state_slots.tolist()) == ([], [state])
+
+
+def test_a_lease_keeps_a_checkpoint_and_refuses_where_no_state_is() -> None:
+    m = state_manager()
+    with refuses(CapacityError, "KVCacheManager.hold", "5 tokens", "checkpoint", unchanged=m):
+        m.hold(1, 5)
+    lease = m.hold(1, 4)
+    m.free([1])
+    assert m.evict(20) == 0
+    assert m.probe(range(5)) == 4
+    m.release(lease)
+    m.add(2, range(9))
+    m.acquire([2])
+    m.schedule([2], [2])
+    with refuses(CapacityError, "KVCacheManager.hold", "no state kept", unchanged=m):
+        m.hold(2, 6)  # the step that was issued may have changed it already
+    m.check()
+
+
+def test_a_pin_keeps_the_latest_checkpoint() -> None:
+    m = state_manager()
+    m.pin(1)
+    m.free([1])
+    m.evict(20)
+    assert m.probe(range(7)) == 4
+    m.unpin(1)
+    assert m.evict(20) == 2
+    m.check()
+
+
 def test_a_whole_hit_is_no_miss() -> None:
     m = KVCacheManager(20, 4)
     serve(m, 1, range(9))

@@ -307,6 +307,95 @@ def test_statistics_have_their_denominators() -> None:
     assert stats.num_sequences == 0
 
 
+@pytest.mark.parametrize("pins", [False, True])
+def test_a_lease_and_a_pin_cover_the_block_that_a_partial_hit_will_copy(pins: bool) -> None:
+    m = KVCacheManager(20, 4)
+    serve(m, 1, range(8))
+    m.add(2, [0, 1, 2, 3, 4, 5, 99])
+    assert m.acquire([2]).tolist() == [6]
+    if pins:
+        m.pin(2)
+    else:
+        lease = m.hold(2, 6)
+    m.free([2])
+    assert m.evict(20) == 0
+    assert m.probe(range(8)) == 7
+    if pins:
+        m.unpin(2)
+    else:
+        m.release(lease)
+    assert m.evict(20) == 2
+    m.check()
+
+
+def test_no_new_tokens_after_a_partial_hit_show_whole_blocks_alone() -> None:
+    m = KVCacheManager(20, 4)
+    serve(m, 1, range(8))
+    m.add(2, [0, 1, 2, 3, 4, 5, 99])
+    m.add(3, [0, 1, 9])
+    assert m.acquire([2, 3]).tolist() == [6, 2]
+    batch = m.schedule([2, 3], [0, 0])
+    assert batch.seq_lens.tolist() == [4, 0]
+    assert batch.kv_last_page_len.tolist() == [4, 0]
+    assert batch.kv_indices.tolist() == [0]
+    batch = m.schedule([2, 3], [1, 1])
+    assert batch.seq_lens.tolist() == [7, 3]
+    assert batch.kv_last_page_len.tolist() == [3, 3]
+    assert batch.positions.tolist() == [6, 2]
+
+
+def grow(m: KVCacheManager, seq_id: int, tokens: list[int]) -> None:
+    """The sequence computes these tokens and goes on."""
+    m.append([seq_id], tokens, [len(tokens)])
+    m.schedule([seq_id], [len(tokens)])
+    m.commit([seq_id], [len(tokens)])
+
+
+def test_a_block_that_a_full_salt_kept_out_is_tried_again() -> None:
+    m = KVCacheManager(40, 4)
+    m.set_salt_limit(b"", 1)
+    prefill(m, 1, range(8))
+    assert m.stats().num_cached_blocks == 1
+    m.set_salt_limit(b"", None)
+    grow(m, 1, [8, 9, 10])
+    assert m.stats().num_cached_blocks == 1  # at the next full block
+    grow(m, 1, [11])
+    assert m.stats().num_cached_blocks == 3
+    assert m.probe(range(13)) == 12
+    m.check()
+
+
+def test_decoding_on_a_full_salt_goes_on_to_store_once_there_is_room() -> None:
+    m = KVCacheManager(40, 4)
+    m.set_salt_limit(b"", 1)
+    prefill(m, 1, range(5))
+    m.schedule([1], [1])
+    for token in range(5, 40):
+        if token == 20:
+            m.set_salt_limit(b"", None)
+        m.step([1], [token])
+        m.check()
+    assert m.probe(range(41)) == 40
+
+
+def test_a_block_that_a_fork_was_told_otherwise_is_tried_again_after_truncate() -> None:
+    m = KVCacheManager(40, 4)
+    m.add(1, [0])
+    m.acquire([1])
+    m.schedule([1], [8])
+    m.commit([1], [8])
+    m.fork(1, 2)
+    m.append([1], range(1, 8), [7])
+    m.append([2], range(11, 18), [7])  # other tokens for the blocks that both have
+    assert m.stats().num_cached_blocks == 2
+    m.truncate([2], [0])
+    m.append([2], range(20, 28), [8])
+    m.schedule([2], [8])
+    m.commit([2], [8])
+    assert m.probe(range(20, 29)) == 8
+    m.check()
+
+
 def test_statistics_are_values() -> None:
     m = KVCacheManager(8, 4)
     before = m.stats()

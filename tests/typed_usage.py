@@ -112,6 +112,28 @@ def pools() -> None:
     pages.free_kv(None)  # type: ignore[arg-type]
 
 
+def manager() -> None:
+    m = pagedkv.KVCacheManager(8, 4, groups=[pagedkv.FullAttention()], events=True)
+    m.add(1, range(5), salt=b"a", extras=[(1, 2, b"cat")])
+    assert_type(m.acquire([1]), Ids)
+    batch = m.schedule([1], np.array([5]))
+    assert_type(batch, pagedkv.Batch)
+    assert_type(batch.slot_mapping, npt.NDArray[np.int64])
+    assert_type(batch[0].block_tables, Ids)
+    m.commit([1], [5.0])  # type: ignore[list-item]
+    stats = m.stats()
+    assert_type(stats, pagedkv.Stats)
+    assert_type(stats.miss_reasons, dict[str, int])
+    assert_type(stats.hit_rate, float)
+    assert_type(m.salt_stats(b"a"), pagedkv.ReuseStats)
+    stats.steps = 3  # type: ignore[misc]
+    for event in m.take_events():
+        assert_type(event, pagedkv.CacheEvent)
+        assert_type(event.hash, bytes)
+        assert event.kind in ("stored", "removed")
+    assert_type(pagedkv.Batch.bytes_needed(1, 2, 3, 4), int)
+
+
 def info() -> None:
     assert_type(pagedkv.__version__, str)
     assert_type(pagedkv.build_info(), dict[str, Any])

@@ -126,6 +126,9 @@ void define_group(Class& cls, GroupOf group_of) {
 void register_batch(py::module_& m) {
   py::class_<PyGroupBatch> group(m, "GroupBatch", "One group's part of a batch.");
   define_group(group, [](const py::object& self) { return self.cast<PyGroupBatch>(); });
+  group.def("__repr__", [](const PyGroupBatch& self) {
+    return "GroupBatch(group=" + std::to_string(self.group) + ")";
+  });
   seal(group, "copy the arrays that matter");
 
   py::class_<PyBatch> cls(m, "Batch", kDoc);

@@ -31,7 +31,13 @@ using IntegersOrNone = Named<
     "collections.abc.Sequence[typing.SupportsIndex] | "
     "numpy.typing.NDArray[numpy.integer[typing.Any]] | None">;
 using BatchOrNone = Named<"Batch | None">;
-using Groups = Named<"collections.abc.Sequence[GroupSpec]">;
+using Paths = Named<
+    "collections.abc.Iterable[collections.abc.Sequence[typing.SupportsIndex] | "
+    "numpy.typing.NDArray[numpy.integer[typing.Any]]]">;
+using Moves = Named<"numpy.typing.NDArray[numpy.int64] | list[numpy.typing.NDArray[numpy.int64]]">;
+using GroupsOrNone = Named<"collections.abc.Iterable[GroupSpec] | None">;
+using FilledBatch = Named<"Batch">;
+using BuffersOrNone = Named<"numpy.typing.NDArray[typing.Any] | None">;
 using Extras = Named<"collections.abc.Iterable[tuple[int, int, bytes]]">;
 
 std::vector<Extra> to_extras(const char* where, const py::object& extras) {
@@ -50,7 +56,7 @@ std::vector<Extra> to_extras(const char* where, const py::object& extras) {
 }
 
 std::unique_ptr<Manager> make(const Index& num_blocks, const Index& block_size,
-                              const py::object& groups, bool prefix_caching,
+                              const GroupsOrNone& groups, bool prefix_caching,
                               const std::string& eviction, const std::optional<py::bytes>& hash_key,
                               bool partial_reuse, double watermark, bool null_block, bool events,
                               const Index& num_host_blocks) {
@@ -136,19 +142,22 @@ std::size_t fit(Manager& self, const SeqIds& seq_ids, const Integers& num_new_to
 
 /// Fills `out`, or the manager's own batch, by `fill(batch)` and returns it.
 template <class Fill>
-py::object into_batch(const char* where, const py::object& out, Fill fill) {
-  if (out.is_none()) return py::cast(PyBatch{fill(nullptr).shared_from_this(), py::none()});
+FilledBatch into_batch(const char* where, const py::object& out, Fill fill) {
+  if (out.is_none()) {
+    const auto own = fill(nullptr).shared_from_this();
+    return py::reinterpret_steal<FilledBatch>(py::cast(PyBatch{own, py::none()}).release());
+  }
   if (!py::isinstance<PyBatch>(out)) {
     detail::throw_shape(where, "out of type " + py::str(py::type::of(out)).cast<std::string>() +
                                    "; expected a Batch");
   }
   fill(out.cast<PyBatch&>().batch.get());
-  return out;
+  return py::reinterpret_borrow<FilledBatch>(out);
 }
 
-py::object schedule(Manager& self, const SeqIds& seq_ids, const Integers& num_new_tokens,
-                    const Index& lookahead, const BatchOrNone& out,
-                    const std::optional<Index>& pad_to) {
+FilledBatch schedule(Manager& self, const SeqIds& seq_ids, const Integers& num_new_tokens,
+                     const Index& lookahead, const BatchOrNone& out,
+                     const std::optional<Index>& pad_to) {
   constexpr const char* where = "KVCacheManager.schedule";
   auto ids = to_ids(where, seq_ids);
   IntegerSpan<std::int32_t> counts(where, "num_new_tokens", num_new_tokens);
@@ -163,8 +172,8 @@ py::object schedule(Manager& self, const SeqIds& seq_ids, const Integers& num_ne
   });
 }
 
-py::object step(Manager& self, const SeqIds& seq_ids, const Integers& tokens,
-                const BatchOrNone& out, const std::optional<Index>& pad_to) {
+FilledBatch step(Manager& self, const SeqIds& seq_ids, const Integers& tokens,
+                 const BatchOrNone& out, const std::optional<Index>& pad_to) {
   constexpr const char* where = "KVCacheManager.step";
   auto ids = to_ids(where, seq_ids);
   IntegerSpan<TokenId> next(where, "tokens", tokens);
@@ -208,7 +217,7 @@ py::array_t<std::int32_t> truncate(Manager& self, const SeqIds& seq_ids,
   return reached;
 }
 
-py::object accept(Manager& self, const SeqIds& seq_ids, const py::object& paths) {
+Moves accept(Manager& self, const SeqIds& seq_ids, const Paths& paths) {
   constexpr const char* where = "KVCacheManager.accept";
   std::vector<IntegerSpan<std::int32_t>> owned;
   for (const py::handle path : paths) {
@@ -221,7 +230,7 @@ py::object accept(Manager& self, const SeqIds& seq_ids, const py::object& paths)
   for (const auto& group : moves) {
     out.append(pair_array<std::int64_t>(group.data(), group.size()));
   }
-  return out.size() == 1 ? py::object(out[0]) : out;
+  return py::reinterpret_borrow<Moves>(out.size() == 1 ? py::object(out[0]) : py::object(out));
 }
 
 std::size_t probe(Manager& self, const Integers& tokens, const py::bytes& salt,
@@ -234,7 +243,7 @@ std::size_t probe(Manager& self, const Integers& tokens, const py::bytes& salt,
 }
 
 PyBatch new_batch(const Manager& self, const Index& max_seqs, const Index& max_tokens,
-                  const Index& max_blocks_per_seq, const py::object& buffers) {
+                  const Index& max_blocks_per_seq, const BuffersOrNone& buffers) {
   constexpr const char* where = "KVCacheManager.new_batch";
   std::span<std::byte> memory;
   if (!buffers.is_none()) {

@@ -795,6 +795,7 @@ class GroupBatch:
     One group's part of a batch.
     """
     def __reduce_ex__(self, protocol: typing.SupportsIndex) -> typing.NoReturn: ...
+    def __repr__(self) -> str: ...
     @property
     def block_tables(self) -> numpy.typing.NDArray[numpy.int32]:
         """
@@ -1093,7 +1094,7 @@ class KVCacheManager:
         self,
         num_blocks: typing.SupportsIndex,
         block_size: typing.SupportsIndex = 16,
-        groups: typing.Any = None,
+        groups: collections.abc.Iterable[GroupSpec] | None = None,
         *,
         prefix_caching: bool = True,
         eviction: str = "lru",
@@ -1111,8 +1112,11 @@ class KVCacheManager:
         self,
         seq_ids: collections.abc.Sequence[typing.SupportsIndex]
         | numpy.typing.NDArray[numpy.integer[typing.Any]],
-        paths: typing.Any,
-    ) -> typing.Any:
+        paths: collections.abc.Iterable[
+            collections.abc.Sequence[typing.SupportsIndex]
+            | numpy.typing.NDArray[numpy.integer[typing.Any]]
+        ],
+    ) -> numpy.typing.NDArray[numpy.int64] | list[numpy.typing.NDArray[numpy.int64]]:
         """
         Tree drafts: the accepted paths become contiguous. Returns slot moves, int64 ``[n, 2]``, of each group where there are several.
         """
@@ -1212,7 +1216,7 @@ class KVCacheManager:
         max_seqs: typing.SupportsIndex,
         max_tokens: typing.SupportsIndex,
         max_blocks_per_seq: typing.SupportsIndex,
-        buffers: typing.Any = None,
+        buffers: numpy.typing.NDArray[typing.Any] | None = None,
     ) -> Batch:
         """
         A batch to pass as ``out``, in its own memory or in ``buffers`` (pinned, for instance).
@@ -1269,7 +1273,7 @@ class KVCacheManager:
         lookahead: typing.SupportsIndex = 0,
         out: Batch | None = None,
         pad_to: typing.SupportsIndex | None = None,
-    ) -> typing.Any:
+    ) -> Batch:
         """
         Slots for the next tokens of each sequence: all or nothing. Raises PoolExhaustedError.
         """
@@ -1290,7 +1294,7 @@ class KVCacheManager:
         *,
         out: Batch | None = None,
         pad_to: typing.SupportsIndex | None = None,
-    ) -> typing.Any:
+    ) -> Batch:
         """
         The decode loop in one call: commit 1, append 1, schedule 1.
         """

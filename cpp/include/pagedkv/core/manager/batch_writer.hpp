@@ -45,7 +45,7 @@ class BatchWriter {
   static std::int32_t i32(std::size_t value) noexcept { return static_cast<std::int32_t>(value); }
 
   void write_row(std::size_t i, const Sequence& s, std::size_t count, std::size_t at) {
-    const std::size_t end = shown(s), first = end - count;
+    const std::size_t end = count == 0 ? shown(s) : s.scheduled, first = end - count;
     for (std::size_t t = 0; t < count; ++t) batch_.positions[at + t] = i32(first + t);
     batch_.seq_lens[i] = i32(end);
     batch_.query_start_loc[i + 1] = i32(at + count);
@@ -62,8 +62,8 @@ class BatchWriter {
     }
   }
 
-  /// Tokens of the row. Those of a partial hit that is still to be copied are in no table; with the
-  /// first new token they come.
+  /// Tokens of a row without new ones. Those of a partial hit that is still to be copied are in no
+  /// table; with the first new token they come.
   [[nodiscard]] std::size_t shown(const Sequence& s) const noexcept {
     std::size_t tokens = s.scheduled;
     for (std::size_t g = 0; g < specs_.size(); ++g) {

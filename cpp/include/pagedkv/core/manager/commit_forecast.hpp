@@ -44,9 +44,10 @@ class CommitForecast {
     std::ptrdiff_t change;  // of the number of available blocks, less what states take
     std::size_t needed;     // blocks for one more token each
   };
-  /// What holds when these sequences have committed one token each and appended `tokens[i]`;
-  /// exactly. `needed()` is asked while blocks are held as they will be then. O(sequences): for
-  /// when it is tight.
+  /// What holds when these sequences have committed one token each and appended `tokens[i]`. Exact,
+  /// but for salts with a maximum: what they keep out or evict is counted as if it were held.
+  /// `needed()` is asked while blocks are held as they will be then. O(sequences): for when it is
+  /// tight.
   template <class Needed>
   [[nodiscard]] AfterCommit after_commit(std::span<Sequence* const> sequences,
                                          std::span<const TokenId> tokens, Needed needed) {
@@ -75,7 +76,9 @@ class CommitForecast {
       const Sequence& s = *sequences[i];
       for (std::size_t g = 0; g < s.groups.size(); ++g) {
         const bool is_new = walk(s, g, tokens[i], [&](std::int32_t held) { add(held, true); });
-        after.change -= is_new && becomes_checkpoint(s, g);
+        // What a full salt evicts may be the very checkpoint that was found.
+        const bool is_limited = store_.salts()[s.salt].max_blocks.has_value();
+        after.change -= (is_new || is_limited) && becomes_checkpoint(s, g);
       }
     }
     after.needed = needed();
