@@ -157,6 +157,16 @@ class IndexModel:
                 best, longest = child, common
         return path, best, longest
 
+    def replace(self, node: Node, block: int, priority: int) -> None:
+        """`block` holds the same as the node's, which nobody uses, and takes its place."""
+        old = node.block
+        self.ref(old)
+        self.refs[old] = 0
+        self.freed.append(old)
+        node.block = block
+        self.node_of[block] = self.node_of.pop(old)
+        self.priority[block] = max(self.priority[old], priority)
+
     def hit(self, node: Node, priority: int) -> None:
         assert node.parent is not None
         node.parent.children.remove(node)

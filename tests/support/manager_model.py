@@ -104,6 +104,11 @@ class ManagerModel(IndexModel):
 
     # --- operations ---
 
+    def may_enter(self, s: Sequence, block: int) -> bool:
+        """It is not there under other tokens, which a fork of it was told; and nobody else holds
+        it who does not hold what is above it in the index."""
+        return block not in self.node_of and (not s.shadows or self.refs[block] == 1)
+
     def index_full(self, s: Sequence) -> None:
         limit = min(s.committed, len(s.tokens))
         if not self.prefix_caching or not s.store or s.status != "running":
@@ -118,13 +123,13 @@ class ManagerModel(IndexModel):
             found = [child for child in parent.children if child.key == key]
             if found:
                 node = found[0]
-                if node.block != own:
+                if node.block != own and self.refs[node.block] == 0 and self.may_enter(s, own):
+                    self.replace(node, own, s.priority)
+                elif node.block != own:
                     self.ref(node.block)
                     self.priority[node.block] = max(self.priority[node.block], s.priority)
                     s.shadows[depth] = node.block
-            elif own in self.node_of or (s.shadows and self.refs[own] != 1):
-                # It is there under other tokens, which a fork of it was told; or others hold this
-                # block and not what is above it in the index.
+            elif not self.may_enter(s, own):
                 s.index_again_at = limit + self.block_size
                 return
             else:

@@ -153,6 +153,18 @@ class BlockStore {
     return true;
   }
 
+  /// Block `b`, which is held and in no index, takes the place of the block of `node`, which nobody
+  /// holds and which holds the same: that one is given back.
+  void replace(std::size_t g, NodeId node, BlockId b, std::uint8_t priority) {
+    const auto old = static_cast<BlockId>(trees_[g][node].block);
+    ref(old);
+    queue_.rename(old, b);
+    blocks_[b].node = std::exchange(blocks_[old].node, kNoEntry);
+    trees_[g].set_block(node, static_cast<std::int32_t>(b));
+    unref(old);
+    raise_priority(b, priority);
+  }
+
   /// A request reuses block `b`: holds it, and remembers the use.
   void hit(std::size_t g, NodeId node, BlockId b, std::uint8_t priority) {
     trees_[g].touch(node);

@@ -58,6 +58,7 @@ class CommitForecast {
       store_.change_count(b, hold ? 1 : -1);
     };
     AfterCommit after{0, 0};
+    replaced_.clear();
     for (std::size_t i = 0; i < sequences.size(); ++i) {
       const Sequence& s = *sequences[i];
       for (const BlockId b : s.copy_sources) {
@@ -103,6 +104,7 @@ class CommitForecast {
     const std::size_t limit = std::min(s.committed, s.known()) + 1;
     if (!caching_ || !s.store || limit < s.index_again_at) return false;
     NodeId node = group.cursor;
+    bool has_shadows = !group.shadows.empty();
     for (std::size_t d = group.indexed; (d + 1) * spec.block_size <= limit; ++d) {
       const std::size_t first = d * spec.block_size, last = first + spec.block_size;
       const auto begin = s.tokens.begin() + static_cast<std::ptrdiff_t>(first);
@@ -112,9 +114,23 @@ class CommitForecast {
       node = store_.tree(g).find(node, block_.data(), extras_key(s.extras, first, last));
       if (node == kNoNode) return true;  // and neither is there what would follow
       const std::int32_t held = store_.tree(g)[node].block;
-      if (spec.kind == GroupKind::full_attention && held != group.blocks[d]) hold(held);
+      if (spec.kind != GroupKind::full_attention || held == group.blocks[d]) continue;
+      const auto theirs = static_cast<BlockId>(held), own = static_cast<BlockId>(group.blocks[d]);
+      if (store_.refs(theirs) == 0 && !was_replaced(theirs)) {
+        // Nobody uses it: the sequence's own takes its place, where it may.
+        if (!store_.is_indexed(own) && (!has_shadows || store_.refs(own) == 1)) {
+          replaced_.push_back(theirs);
+          continue;
+        }
+      }
+      // In place of one that was replaced, another of these sequences' is held, which it holds too.
+      if (!was_replaced(theirs)) hold(held);
+      has_shadows = true;
     }
     return store_.tree(g)[node].block == kNoBlock;
+  }
+  [[nodiscard]] bool was_replaced(BlockId b) const noexcept {
+    return std::ranges::find(replaced_, b) != replaced_.end();
   }
   /// Whether the state is a checkpoint once its path is complete.
   [[nodiscard]] bool becomes_checkpoint(const Sequence& s, std::size_t g) const noexcept {
@@ -129,6 +145,7 @@ class CommitForecast {
   PendingCopies& pending_;
   bool caching_;
   std::vector<TokenId> block_;
+  std::vector<BlockId> replaced_;  // entries in whose place one of these sequences' comes
 };
 
 }  // namespace pagedkv::inline v0_1::detail

@@ -148,11 +148,16 @@ class SequenceIndex {
         return false;
       }
     } else if (held != own && spec.kind == GroupKind::full_attention) {
-      // Somebody computed the same block first; his stays the entry. It is held, so that the path
-      // to what this sequence adds below cannot be evicted.
-      store_.ref(static_cast<BlockId>(held));
-      store_.raise_priority(static_cast<BlockId>(held), s.priority);
-      group.shadows.push_back({group.indexed, static_cast<BlockId>(held)});
+      // Somebody computed the same block first. While it is in use it stays the entry; it is held,
+      // so that the path to what this sequence adds below cannot be evicted.
+      const auto first_one = static_cast<BlockId>(held);
+      if (store_.refs(first_one) == 0 && may_enter(group, static_cast<BlockId>(own))) {
+        store_.replace(g, node, static_cast<BlockId>(own), s.priority);
+      } else {
+        store_.ref(first_one);
+        store_.raise_priority(first_one, s.priority);
+        group.shadows.push_back({group.indexed, first_one});
+      }
     }
     store_.drop_cursor(g, group.cursor);
     group.cursor = node;
