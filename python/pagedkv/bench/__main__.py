@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cpp: Results = []
     if arguments.cpp is not None:
         print(f"{arguments.cpp} ...", file=sys.stderr)
-        cpp = _measure_cpp(arguments)
+        cpp = [one for one in _measure_cpp(arguments) if arguments.filter in one[0].title]
     _print_machine(python + cpp, arguments)
     judged = not arguments.quick
     print(f"\nFrom Python\n\n{table(python, judged=judged)}")
