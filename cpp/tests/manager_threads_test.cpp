@@ -55,6 +55,13 @@ TEST(ManagerThreads, ASecondCallerGetsAnErrorWhileACallRuns) {
   Manager m(options, WaitingHash(gate));
   m.add(1, kTokens);
   std::array<std::int32_t, 1> cached{};
+  // A block of other tokens is there, so that the one that is committed must be hashed.
+  constexpr std::array<SeqId, 1> kOther{7};
+  m.add(7, std::array<TokenId, 4>{9, 9, 9, 9});
+  m.acquire(kOther, cached);
+  m.schedule(kOther, kCount);
+  m.commit(kOther, kCount);
+  m.free(kOther);
   m.acquire(kOne, cached);
   m.schedule(kOne, kCount);
 
@@ -105,7 +112,7 @@ TEST(ManagerThreads, ASecondCallerGetsAnErrorWhileACallRuns) {
 
   EXPECT_EQ(m.num_committed(1), 4u);
   EXPECT_EQ(m.num_sequences(), 1u);
-  EXPECT_EQ(m.stats().num_cached_blocks, 1u);
+  EXPECT_EQ(m.stats().num_cached_blocks, 2u);
   m.check();
 }
 

@@ -201,7 +201,7 @@ class FullPool:
     def fill(self) -> None:
         """Fills what is empty, at first and after blocks were evicted."""
         stats = self.manager.stats()
-        count = (stats["num_blocks"] - stats["num_cached_blocks"]) // self.blocks_each
+        count = (stats.num_blocks - stats.num_cached_blocks) // self.blocks_each
         ids = np.arange(self.next_id, self.next_id + count, dtype=np.uint64)
         self.next_id += count
         for start in range(0, count, 256):  # a batch for all of them would be larger than the books

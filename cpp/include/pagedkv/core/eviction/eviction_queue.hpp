@@ -131,6 +131,18 @@ class EvictionQueue {
     ++evictable_[levels_[b]];
   }
 
+  /// Calls `give(release)`, which may call `release(b, leaf)` for many blocks at less than each by
+  /// itself.
+  template <class Give>
+  void release_each(Give give) {
+    detail::with_policy(policy_, [&](auto& policy) {
+      give([&](BlockId b, bool leaf) {
+        policy.release(b, levels_[b], leaf);
+        ++evictable_[levels_[b]];
+      });
+    });
+  }
+
   /// A prompt went another way at the block before `b`, which only `b` had followed so far, or at
   /// an earlier one: called for `b` and for what follows it, nearest first. A hint: the chain has
   /// most likely been edited, or its last block filled, and the old end is dead. Ignored for

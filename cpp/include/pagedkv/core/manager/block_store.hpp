@@ -7,6 +7,7 @@
 #include <new>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -96,6 +97,29 @@ class BlockStore {
     } else if (num_limited_salts_ != 0 && salt_of(b).max_blocks && !list_released(b)) {
       evict(b);
     }
+  }
+
+  /// Gives one hold back of each block of a table, the last one first; holes are passed over.
+  void unref_backwards(std::span<const std::int32_t> table, std::uint32_t ttl) {
+    if (ttl != 0 || num_limited_salts_ != 0) {
+      for (std::size_t i = table.size(); i-- > 0;) {
+        if (table[i] != kNoBlock) unref(static_cast<BlockId>(table[i]), ttl);
+      }
+      return;
+    }
+    queue_.release_each([&](auto release) {
+      for (std::size_t i = table.size(); i-- > 0;) {
+        if (table[i] == kNoBlock) continue;
+        const auto b = static_cast<BlockId>(table[i]);
+        if (--blocks_[b].refs != 0) continue;
+        if (blocks_[b].node == kNoEntry) {
+          freed_[num_freed_++] = b;
+          continue;
+        }
+        ++evictable_;
+        release(b, is_leaf(b));
+      }
+    });
   }
 
   /// Changes the count of holds alone, to see what a change would do; to be undone.

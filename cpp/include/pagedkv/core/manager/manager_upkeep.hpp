@@ -29,7 +29,8 @@ class ManagerUpkeep : public ManagerQueries<Hash> {
   /// Keeps the blocks of the first `num_tokens` scheduled tokens from reuse and eviction until
   /// `release`, also when the sequence ends: a transfer or an offload is reading them. What they
   /// hold of these tokens does not change, also not a state: the sequence goes on in a copy of it.
-  /// @throws CapacityError beyond the scheduled length; with an ssm group also for a length at which
+  /// @throws CapacityError beyond the scheduled length; with an ssm group also for a length at
+  /// which
   ///         no state is kept: neither that of a checkpoint nor all that is scheduled, committed.
   [[nodiscard]] std::uint64_t hold(SeqId id, std::size_t num_tokens) {
     constexpr const char* where = "KVCacheManager.hold";

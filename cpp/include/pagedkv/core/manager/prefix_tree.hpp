@@ -26,7 +26,8 @@ inline constexpr NodeId kNoNode = -1;
 /// The prefix index of one group: a tree whose nodes are full blocks of tokens, so that a path from
 /// a root is a prefix. A root is a salt: nothing is shared across roots. A node is found through
 /// its parent's most recent child or a keyed hash of (parent, tokens, extras), and is accepted only
-/// when all three are equal: a collision costs time, never a wrong hit.
+/// when all three are equal: a collision costs time, never a wrong hit. Only nodes that have or had
+/// siblings are hashed: most blocks follow each other in chains.
 ///
 /// A node may be without a block: its block was evicted or given back while what hangs below is
 /// still of use. It disappears when nothing hangs on it: no block, no child, no cursor of a
@@ -43,8 +44,9 @@ class PrefixTree {
     std::int32_t block;       // kNoBlock, or the physical block that holds these tokens
     std::uint32_t cursors;    // sequences whose path ends here
     std::uint32_t key;        // 32-bit hash of the whole prefix, stable over eviction
-    std::uint32_t salt : 31;  // number of the root's salt
+    std::uint32_t salt : 30;  // number of the root's salt
     std::uint32_t has_extras : 1;
+    std::uint32_t hashed : 1;  // in a bucket; an only child is found without
   };
 
   /// @param block_size  tokens a node.
@@ -88,8 +90,9 @@ class PrefixTree {
                 .block = kNoBlock,
                 .cursors = 0,
                 .key = static_cast<std::uint32_t>(key),
-                .salt = salt & 0x7fffffff,
-                .has_extras = 0};
+                .salt = salt & 0x3fffffff,
+                .has_extras = 0,
+                .hashed = 0};
     return id;
   }
   void remove_root(NodeId id) noexcept { give_back(id); }
@@ -114,19 +117,22 @@ class PrefixTree {
     const NodeId id = take_node();
     std::copy_n(tokens, block_size_, &tokens_[index(id) * block_size_]);
     Node& up = node(parent);
-    NodeId& head = buckets_[bucket(parent, tokens, extras)];
     node(id) = {.parent = parent,
                 .first_child = kNoNode,
                 .next_sibling = up.first_child,
                 .prev_sibling = kNoNode,
-                .next_in_bucket = head,
+                .next_in_bucket = kNoNode,
                 .block = kNoBlock,
                 .cursors = 0,
                 .key = next_key(up.key, {tokens, block_size_}, extras),
                 .salt = up.salt,
-                .has_extras = !extras.empty()};
-    head = id;
-    if (up.first_child != kNoNode) node(up.first_child).prev_sibling = id;
+                .has_extras = !extras.empty(),
+                .hashed = 0};
+    if (up.first_child != kNoNode) {
+      if (!node(up.first_child).hashed) enter_bucket(up.first_child);
+      enter_bucket(id);
+      node(up.first_child).prev_sibling = id;
+    }
     up.first_child = id;
     return id;
   }
@@ -255,11 +261,23 @@ class PrefixTree {
            (buckets_.size() - 1);
   }
 
+  [[nodiscard]] NodeId& bucket_of(NodeId id) {
+    return buckets_[bucket(node(id).parent, &tokens_[index(id) * block_size_], extras(id))];
+  }
+  void enter_bucket(NodeId id) {
+    NodeId& head = bucket_of(id);
+    node(id).next_in_bucket = head;
+    node(id).hashed = 1;
+    head = id;
+  }
+
   void unlink(NodeId id) {
     Node& n = node(id);
-    NodeId* link = &buckets_[bucket(n.parent, &tokens_[index(id) * block_size_], extras(id))];
-    while (*link != id) link = &node(*link).next_in_bucket;
-    *link = n.next_in_bucket;
+    if (n.hashed) {
+      NodeId* link = &bucket_of(id);
+      while (*link != id) link = &node(*link).next_in_bucket;
+      *link = n.next_in_bucket;
+    }
     if (n.prev_sibling != kNoNode) {
       node(n.prev_sibling).next_sibling = n.next_sibling;
     } else {

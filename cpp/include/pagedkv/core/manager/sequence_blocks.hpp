@@ -431,6 +431,12 @@ class SequenceBlocks {
   /// first.
   void drop_table_from(SequenceGroup& group, std::size_t first, std::size_t first_shadow,
                        std::uint32_t ttl) {
+    if (first == 0 && group.shadows.empty()) {
+      store_.unref_backwards(group.blocks, ttl);
+      group.blocks.clear();
+      group.live_from = 0;
+      return;
+    }
     for (std::size_t i = std::max(group.blocks.size(), group.indexed); i-- > 0;) {
       if (!group.shadows.empty() && group.shadows.back().depth == i && i >= first_shadow) {
         store_.unref(group.shadows.back().block, ttl);
