@@ -53,10 +53,11 @@ class Batch : public std::enable_shared_from_this<Batch> {
                                                 std::size_t max_tokens,
                                                 std::size_t max_blocks_per_seq) {
     std::size_t bytes = 0;
-    Layout(num_groups, max_seqs, max_tokens, max_blocks_per_seq, [&](std::size_t n) {
-      bytes += n;
-      return static_cast<std::byte*>(nullptr);
-    });
+    [[maybe_unused]] const Layout layout(num_groups, max_seqs, max_tokens, max_blocks_per_seq,
+                                         [&](std::size_t n) {
+                                           bytes += n;
+                                           return static_cast<std::byte*>(nullptr);
+                                         });
     return bytes;
   }
 

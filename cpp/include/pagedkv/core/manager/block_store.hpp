@@ -91,12 +91,9 @@ class BlockStore {
     }
     ++evictable_;
     queue_.release(b, is_leaf(b));
-    // A block that cannot be found when its time comes goes at once.
-    if (ttl != 0 && !expiry_.set(b, step_ + ttl)) {
-      evict(b);
-    } else if (num_limited_salts_ != 0 && salt_of(b).max_blocks && !list_released(b)) {
-      evict(b);
-    }
+    const bool is_limited = num_limited_salts_ != 0 && salt_of(b).max_blocks;
+    // What could not be found when its time comes goes at once.
+    if ((ttl != 0 && !expiry_.set(b, step_ + ttl)) || (is_limited && !list_released(b))) evict(b);
   }
 
   /// Gives one hold back of each block of a table, the last one first; holes are passed over.
