@@ -23,13 +23,16 @@ class BatchWriter {
              std::size_t pad_to) {
     rows_before_ = batch_.num_seqs;
     batch_.num_seqs = std::max(sequences.size(), pad_to);
-    batch_.max_query_len = batch_.max_seq_len = 0;
-    batch_.query_start_loc[0] = 0;
-    for (std::size_t g = 0; g < specs_.size(); ++g) batch_[g].kv_indptr[0] = 0;
-    std::size_t at = 0;
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      write_row(i, *sequences[i], counts[i], at);
-      at += counts[i];
+    const std::size_t at = write_lengths(sequences, counts);
+    for (std::size_t g = 0; g < specs_.size(); ++g) {
+      if (specs_[g].kind == GroupKind::ssm) {
+        for (std::size_t i = 0; i < sequences.size(); ++i) {
+          batch_[g].state_slots[i] = sequences[i]->groups[g].state_slot;
+        }
+        batch_[g].kv_indptr[0] = 0;
+      } else {
+        write_group(g, sequences, counts);
+      }
     }
     batch_.num_new_tokens = at;
     for (std::size_t i = sequences.size(); i < batch_.num_seqs; ++i) pad_row(i);
@@ -44,22 +47,25 @@ class BatchWriter {
  private:
   static std::int32_t i32(std::size_t value) noexcept { return static_cast<std::int32_t>(value); }
 
-  void write_row(std::size_t i, const Sequence& s, std::size_t count, std::size_t at) {
-    const std::size_t end = count == 0 ? shown(s) : s.scheduled, first = end - count;
-    for (std::size_t t = 0; t < count; ++t) batch_.positions[at + t] = i32(first + t);
-    batch_.seq_lens[i] = i32(end);
-    batch_.query_start_loc[i + 1] = i32(at + count);
-    batch_.max_query_len = std::max(batch_.max_query_len, count);
-    batch_.max_seq_len = std::max(batch_.max_seq_len, end);
-    for (std::size_t g = 0; g < specs_.size(); ++g) {
-      const auto& group = s.groups[g];
-      if (specs_[g].kind == GroupKind::ssm) {
-        batch_[g].state_slots[i] = group.state_slot;
-        continue;
-      }
-      write_slots(specs_[g], group, first, end, batch_[g].slot_mapping.data() + at);
-      write_table(g, i, s, group, end);
+  /// What all groups have in common; returns how many new tokens there are.
+  std::size_t write_lengths(std::span<Sequence* const> sequences,
+                            std::span<const std::size_t> counts) {
+    std::int32_t* const positions = batch_.positions.data();
+    std::size_t at = 0, most_new = 0, most = 0;
+    batch_.query_start_loc[0] = 0;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const std::size_t count = counts[i];
+      const std::size_t end = count == 0 ? shown(*sequences[i]) : sequences[i]->scheduled;
+      for (std::size_t t = 0; t < count; ++t) positions[at + t] = i32(end - count + t);
+      at += count;
+      batch_.seq_lens[i] = i32(end);
+      batch_.query_start_loc[i + 1] = i32(at);
+      most_new = std::max(most_new, count);
+      most = std::max(most, end);
     }
+    batch_.max_query_len = most_new;
+    batch_.max_seq_len = most;
+    return at;
   }
 
   /// Tokens of a row without new ones. Those of a partial hit that is still to be copied are in no
@@ -73,35 +79,52 @@ class BatchWriter {
     return tokens;
   }
 
-  static void write_slots(const GroupSpec& spec, const SequenceGroup& group, std::size_t first,
-                          std::size_t end, std::int64_t* slots) {
+  /// Slots, tables and their CSR form of a group of attention.
+  void write_group(std::size_t g, std::span<Sequence* const> sequences,
+                   std::span<const std::size_t> counts) {
+    GroupBatch& out = batch_[g];
+    const GroupSpec spec = specs_[g];
+    std::int64_t* slots = out.slot_mapping.data();
+    std::size_t begin = 0;  // of the row in kv_indices
+    out.kv_indptr[0] = 0;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const Sequence& s = *sequences[i];
+      const auto& group = s.groups[g];
+      const auto end = static_cast<std::size_t>(batch_.seq_lens[i]);
+      const std::size_t entries = spec.blocks_for(end);
+      Batch::Row& row = batch_.row(g, i);
+      const bool same = row.incarnation == s.incarnation && row.table_version == s.table_version;
+      // Rows that were not filled the last time may have had their live blocks overwritten then.
+      if (!same || row.entries != entries || row.live_begin != begin || i >= rows_before_) {
+        write_entries(out, i, group, row, same ? std::min(row.entries, entries) : 0, entries);
+        row = {s.incarnation, s.table_version, entries, begin,
+               write_live(out, spec, group, begin, entries)};
+        const std::size_t sinks = std::min(spec.sink_blocks(), entries);
+        const std::size_t live_from = std::clamp(group.live_from, sinks, entries);
+        out.kv_start[i] = i32(live_from == sinks ? 0 : live_from * spec.block_size);
+      }
+      begin += row.live;
+      out.kv_indptr[i + 1] = i32(begin);
+      const std::size_t before_last = (entries - 1) * spec.block_size;
+      out.kv_last_page_len[i] = entries == 0 ? 0 : i32(end - before_last);
+      if (counts[i] == 1) {
+        *slots++ = group.blocks[entries - 1] * static_cast<std::int64_t>(spec.block_size) +
+                   static_cast<std::int64_t>(end - 1 - before_last);
+      } else {
+        slots = write_slots(spec, group, end - counts[i], end, slots);
+      }
+    }
+  }
+
+  static std::int64_t* write_slots(const GroupSpec& spec, const SequenceGroup& group,
+                                   std::size_t first, std::size_t end, std::int64_t* slots) {
     while (first < end) {
       const std::size_t block = spec.block_of(first);
       const std::size_t stop = std::min(end, (block + 1) * spec.block_size);
       std::int64_t slot = spec.slot(group.blocks[block], first);
       for (; first < stop; ++first) *slots++ = slot++;
     }
-  }
-
-  void write_table(std::size_t g, std::size_t i, const Sequence& s, const SequenceGroup& group,
-                   std::size_t end) {
-    GroupBatch& out = batch_[g];
-    Batch::Row& row = batch_.row(g, i);
-    const auto& spec = specs_[g];
-    const auto begin = static_cast<std::size_t>(out.kv_indptr[i]);
-    const std::size_t entries = spec.blocks_for(end);
-    const bool same = row.incarnation == s.incarnation && row.table_version == s.table_version;
-    // Rows that were not filled the last time may have had their live blocks overwritten then.
-    if (!same || row.entries != entries || row.live_begin != begin || i >= rows_before_) {
-      write_entries(out, i, group, row, same ? std::min(row.entries, entries) : 0, entries);
-      row = {s.incarnation, s.table_version, entries, begin,
-             write_live(out, spec, group, begin, entries)};
-      const std::size_t sinks = std::min(spec.sink_blocks(), entries);
-      const std::size_t live_from = std::clamp(group.live_from, sinks, entries);
-      out.kv_start[i] = i32(live_from == sinks ? 0 : live_from * spec.block_size);
-    }
-    out.kv_indptr[i + 1] = i32(begin + row.live);
-    out.kv_last_page_len[i] = entries == 0 ? 0 : i32(end - (entries - 1) * spec.block_size);
+    return slots;
   }
 
   /// Table entries from `from` on, and padding where the row was longer.

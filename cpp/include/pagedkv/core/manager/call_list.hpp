@@ -18,23 +18,12 @@ class CallList {
 
   /// @throws SequenceError for an id that is unknown or named twice.
   void collect(const char* where, std::span<const SeqId> ids) {
-    ++call_;
-    list_.resize(ids.size());
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      Sequence* s = sequences_.find(ids[i]);
-      if (s == nullptr) [[unlikely]]
-        throw_unknown(where, ids[i]);
-      if (s->call == call_) [[unlikely]]
-        throw_twice(where, ids[i]);
-      s->call = call_;
-      list_[i] = s;
-    }
+    collect(where, ids, [](const Sequence&) {});
   }
   /// @throws SequenceError also for one that is not in that state; `expected` says which one is.
   void collect(const char* where, std::span<const SeqId> ids, SequenceStatus status,
                const char* expected) {
-    collect(where, ids);
-    for (const Sequence* s : list_) expect_status(where, *s, status, expected);
+    collect(where, ids, [=](const Sequence& s) { expect_status(where, s, status, expected); });
   }
   void collect_running(const char* where, std::span<const SeqId> ids) {
     collect(where, ids, SequenceStatus::running, "that is running (acquire it first)");
@@ -52,6 +41,22 @@ class CallList {
   [[nodiscard]] std::span<Sequence* const> span() const noexcept { return list_; }
 
  private:
+  template <class Expect>
+  void collect(const char* where, std::span<const SeqId> ids, Expect expect) {
+    ++call_;
+    list_.resize(ids.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      Sequence* s = sequences_.find(ids[i]);
+      if (s == nullptr) [[unlikely]]
+        throw_unknown(where, ids[i]);
+      if (s->call == call_) [[unlikely]]
+        throw_twice(where, ids[i]);
+      s->call = call_;
+      list_[i] = s;
+      expect(*s);
+    }
+  }
+
   const SequenceMap& sequences_;
   std::vector<Sequence*> list_;
   std::uint64_t call_ = 0;

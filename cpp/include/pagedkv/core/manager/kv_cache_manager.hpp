@@ -183,17 +183,17 @@ class BasicKVCacheManager : public ManagerUpkeep<Hash> {
     const auto held = exclusive_.hold(where);
     detail::expect_sizes(where, ids.size(), tokens.size());
     call_.collect_running(where, ids);
-    for (const Sequence* s : call_) detail::expect_scheduled(where, *s, 1);
+    for (Sequence* s : call_) {
+      detail::expect_scheduled(where, *s, 1);
+      detail::reserve_more(s->tokens, 1);
+      if (s->quiet == 0) blocks_.reserve(*s, 1);
+    }
     counts_.assign(ids.size(), 1);
     Batch& batch = expect_room(where, 0, out, pad_to, tokens);
     const auto filling = batch.hold(where);
     blocks_.reserve(call_.size(), batch);
     busy_.clear();
     busy_.reserve(call_.size());
-    for (Sequence* s : call_) {
-      detail::reserve_more(s->tokens, 1);
-      if (s->quiet == 0) blocks_.reserve(*s, 1);
-    }
     for (std::size_t i = 0; i < ids.size(); ++i) {
       Sequence& s = call_[i];
       if (s.quiet != 0) {

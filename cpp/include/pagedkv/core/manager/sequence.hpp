@@ -72,28 +72,29 @@ void for_each_leaving(const GroupSpec& spec, Group& group, std::size_t committed
   }
 }
 
-struct Sequence {
+/// What a step looks at comes first, in two cache lines.
+struct alignas(kCacheLine) Sequence {
   SeqId id = 0;
-  std::uint64_t incarnation = 0;    // new for every add and fork: batches know rows by it
-  std::uint64_t table_version = 0;  // changes when an entry changes that was there before
-  std::uint64_t call = 0;           // last call that named it, to find one named twice
-  std::vector<TokenId> tokens;      // known ones
-  std::size_t scheduled = 0;
-  std::size_t committed = 0;
-  std::size_t cached = 0;        // tokens that the last acquire found
-  std::size_t quiet = 0;         // decode steps to come that change its lengths alone
-  std::size_t table_length = 0;  // entries of its longest table, as scheduled
-  std::size_t index_again_at =
-      0;  // tokens: a block could not enter the index, and till then none is
-  std::vector<SequenceGroup> groups;
-  std::vector<BlockId> copy_sources;  // held until the copies out of them are committed
-  std::vector<Extra> extras;
-  std::uint32_t salt = 0;
-  std::uint32_t ttl = 0;  // 0: none
-  std::uint8_t priority = 0;
+  std::uint64_t call = 0;  // last call that named it, to find one named twice
   SequenceStatus status = SequenceStatus::waiting;
+  std::uint8_t priority = 0;
   bool reuse = true;
   bool store = true;
+  std::uint32_t salt = 0;
+  std::size_t scheduled = 0;
+  std::size_t committed = 0;
+  std::size_t quiet = 0;            // decode steps to come that change its lengths alone
+  std::size_t table_length = 0;     // entries of its longest table, as scheduled
+  std::uint64_t incarnation = 0;    // new for every add and fork: batches know rows by it
+  std::uint64_t table_version = 0;  // changes when an entry changes that was there before
+  std::vector<TokenId> tokens;      // known ones
+  std::vector<SequenceGroup> groups;
+  std::size_t cached = 0;  // tokens that the last acquire found
+  std::size_t index_again_at =
+      0;  // tokens: a block could not enter the index, until then none does
+  std::vector<BlockId> copy_sources;  // held until the copies out of them are committed
+  std::vector<Extra> extras;
+  std::uint32_t ttl = 0;  // 0: none
 
   [[nodiscard]] std::size_t known() const noexcept { return tokens.size(); }
 
