@@ -41,6 +41,14 @@ inline constexpr std::size_t kMaxTokens = std::numeric_limits<std::int32_t>::max
                             " tokens and " + std::to_string(more) + " more; expected below 2^31");
 }
 
+[[noreturn]] PAGEDKV_COLD inline void throw_not_scheduled(const char* where, const Sequence& s,
+                                                          std::size_t n) {
+  throw_capacity(where, "sequence " + std::to_string(s.id) + " and " + std::to_string(n) +
+                            " tokens; expected at most the " +
+                            std::to_string(s.scheduled - s.committed) +
+                            " that are scheduled and not committed");
+}
+
 [[nodiscard]] constexpr const char* status_name(SequenceStatus status) noexcept {
   switch (status) {
     case SequenceStatus::waiting: return "waiting";
@@ -50,12 +58,16 @@ inline constexpr std::size_t kMaxTokens = std::numeric_limits<std::int32_t>::max
   return "";
 }
 
+[[noreturn]] PAGEDKV_COLD inline void throw_status(const char* where, const Sequence& s,
+                                                   const char* expected) {
+  throw_sequence(where, s.id,
+                 std::string("is ") + status_name(s.status) + "; expected one " + expected);
+}
+
 inline void expect_status(const char* where, const Sequence& s, SequenceStatus status,
                           const char* expected) {
-  if (s.status != status) [[unlikely]] {
-    throw_sequence(where, s.id,
-                   std::string("is ") + status_name(s.status) + "; expected one " + expected);
-  }
+  if (s.status != status) [[unlikely]]
+    throw_status(where, s, expected);
 }
 
 inline void expect_not_swapped(const char* where, const Sequence& s) {
@@ -80,12 +92,8 @@ inline void expect_counts(const char* where, std::span<const std::int32_t> count
 
 /// `n` more tokens can be committed.
 inline void expect_scheduled(const char* where, const Sequence& s, std::size_t n) {
-  if (n > s.scheduled - s.committed) [[unlikely]] {
-    throw_capacity(where, "sequence " + std::to_string(s.id) + " and " + std::to_string(n) +
-                              " tokens; expected at most the " +
-                              std::to_string(s.scheduled - s.committed) +
-                              " that are scheduled and not committed");
-  }
+  if (n > s.scheduled - s.committed) [[unlikely]]
+    throw_not_scheduled(where, s, n);
 }
 
 inline void expect_all_committed(const char* where, const Sequence& s) {
