@@ -85,12 +85,14 @@ class PrefixMatch {
     const auto& tree = store.tree(g);
     const std::size_t block_size = store.specs()[g].block_size;
     auto& nodes = paths_[g].nodes;
-    nodes.clear();
     NodeId node = store.root(salt, g);
+    if (extras.empty()) {
+      tree.follow(node, tokens.data(), store.specs()[g].block_of(limit), nodes);
+      return;
+    }
+    nodes.clear();
     for (std::size_t first = 0; first + block_size <= limit; first += block_size) {
-      node = extras.empty() ? tree.find(node, tokens.data() + first, {})
-                            : tree.find(node, tokens.data() + first,
-                                        extras_key(extras, first, first + block_size));
+      node = tree.find(node, tokens.data() + first, extras_key(extras, first, first + block_size));
       if (node == kNoNode) break;
       nodes.push_back(node);
     }
