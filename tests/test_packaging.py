@@ -23,7 +23,7 @@ SHIPPED = [
     r"pagedkv/([a-z_]+/)*[a-z_]+\.py",
     r"pagedkv/_core\.[^/]*(so|pyd)",
     r"pagedkv/(_core\.pyi|py\.typed|core\.pxd|errors\.pxd)",
-    r"pagedkv/include/pagedkv/([a-z_]+/)*[a-z_]+\.hpp",
+    r"pagedkv/include/pagedkv/([a-z_]+/)*[a-z0-9_]+\.hpp",
     r"pagedkv/lib/cmake/pagedkv/pagedkv-(config|config-version|targets)\.cmake",
     r"pagedkv-[^/]*\.dist-info/.*",
     r"(\.\./)*(bin|Scripts)/pagedkv(\.exe)?",
