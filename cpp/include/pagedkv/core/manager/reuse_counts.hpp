@@ -19,19 +19,37 @@ template <class Hash>
 [[nodiscard]] MissReason miss_reason(const BlockStore<Hash>& store, const PrefixMatch<Hash>& match,
                                      const Sequence& s) {
   constexpr std::size_t kSaltsTried = 64;
-  const std::size_t g = match.limiting_group();
-  const auto& spec = store.specs()[g];
+  const auto& specs = store.specs();
+  const auto forgets = [](const GroupSpec& of) {
+    return of.kind == GroupKind::ssm ? MissReason::no_checkpoint : MissReason::window_lost;
+  };
+  const auto end_of_path = [&](std::size_t group) {
+    return match.path(group).size() * specs[group].block_size;
+  };
+  std::size_t g = match.limiting_group();
+  if (end_of_path(g) > match.full_tokens()) {
+    // It knows what comes next and only rounds down, to whole blocks of its own, what others have.
+    for (std::size_t other = 0; other < specs.size(); ++other) {
+      const bool knows_more = end_of_path(other) > match.full_tokens();
+      if (knows_more && specs[other].kind != GroupKind::full_attention) {
+        return forgets(specs[other]);
+      }
+      if (end_of_path(other) < end_of_path(g)) g = other;
+    }
+  }
+  const auto& spec = specs[g];
   const auto path = match.path(g);
-  const std::size_t first = path.size() * spec.block_size;
+  const std::size_t first = end_of_path(g);
+  if (first + spec.block_size > s.known()) return MissReason::never_seen;
   // A state or a window alone forgets its tokens sooner than the groups beside it. What they know
   // beyond its last whole block says nothing of it.
   std::size_t known = 0;
-  for (std::size_t other = 0; other < store.specs().size(); ++other) {
-    known = std::max(known, match.path(other).size() * store.specs()[other].block_size);
+  for (std::size_t other = 0; other < specs.size(); ++other) {
+    known = std::max(known, end_of_path(other));
   }
   if (spec.kind != GroupKind::full_attention &&
       spec.block_of(known) * spec.block_size > match.full_tokens()) {
-    return spec.kind == GroupKind::ssm ? MissReason::no_checkpoint : MissReason::window_lost;
+    return forgets(spec);
   }
   const auto& tree = store.tree(g);
   const auto extras = extras_key(s.extras, first, first + spec.block_size);
