@@ -25,6 +25,7 @@ if(PAGEDKV_BUILD_TESTS OR PAGEDKV_BUILD_FUZZERS)
   enable_testing()
 endif()
 
+add_subdirectory(cpp/src)
 add_subdirectory(cuda)
 add_subdirectory(metal)
 if(PAGEDKV_BUILD_PYTHON)

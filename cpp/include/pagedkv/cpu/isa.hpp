@@ -44,7 +44,10 @@ enum class Isa : unsigned char {
   if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")) {
     found.push_back(Isa::x86_64_v2);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Isa::avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c")) {
+    found.push_back(Isa::avx2);
+  }
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     found.push_back(Isa::avx512);

@@ -1,0 +1,93 @@
+#pragma once
+
+// What one call of attention computes, and how it is cut into pieces. Plain data: the same for each
+// instruction set, made once a call, read by every thread.
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "pagedkv/cpu/views.hpp"
+
+namespace pagedkv::inline v0_1::cpu {
+
+/// Largest head_dim of queries, keys and values; MLA's keys may have a second part of as many.
+inline constexpr std::int64_t kMaxHeadDim = 512;
+
+/// The arguments of `paged_attention`, and of `mla_decode`, whose keys are in two parts.
+struct AttentionCall {
+  RowsView q;              ///< `[num_tokens, num_q_heads, head_dim]`
+  RowsView out;            ///< `[num_tokens, num_q_heads, v_head_dim]`, dtype of q
+  float* lse = nullptr;    ///< `[num_tokens, num_q_heads]`, natural logarithm; null: not wanted
+  CacheView k_cache;       ///< `num_kv_heads` divides `num_q_heads`
+  CacheView v_cache;
+  ScaleView k_scale;
+  ScaleView v_scale;
+  RowsView q_rope;         ///< MLA: the second part of the queries, `head_dim` 0 where there is none
+  CacheView k_rope_cache;  ///< MLA: the second part of the keys
+
+  const std::int32_t* block_tables = nullptr;  ///< `[num_seqs, max_blocks]`
+  std::int64_t block_table_stride = 0;         ///< in elements
+  std::int64_t max_blocks = 0;
+  const std::int32_t* seq_lens = nullptr;         ///< `[num_seqs]`, the new tokens counted
+  const std::int32_t* query_start_loc = nullptr;  ///< `[num_seqs + 1]`; null: one token each
+  std::int64_t num_seqs = 0;
+
+  double scale = 1;            ///< of the products
+  bool causal = true;
+  std::int64_t window = 0;     ///< tokens a query sees, itself counted; 0: all
+  std::int64_t sink_tokens = 0;  ///< first tokens that a window does not hide
+  const float* sink_logits = nullptr;   ///< `[num_q_heads]`: join the softmax with no value
+  float softcap = 0;                    ///< cap * tanh(score / cap); 0: none
+  const float* alibi_slopes = nullptr;  ///< `[num_q_heads]`: slope * (j - i) is added
+  const std::uint8_t* tree_mask = nullptr;  ///< `[num_tokens, max_query_len]` among the new tokens
+  std::int64_t tree_mask_stride = 0;        ///< in elements
+  bool exact = false;  ///< float products also where integers would do
+
+  [[nodiscard]] std::int64_t first_query(std::int64_t seq) const noexcept {
+    return query_start_loc == nullptr ? seq : query_start_loc[seq];
+  }
+  [[nodiscard]] std::int64_t query_len(std::int64_t seq) const noexcept {
+    return query_start_loc == nullptr ? 1 : query_start_loc[seq + 1] - query_start_loc[seq];
+  }
+  /// Query heads that share a head of keys and values.
+  [[nodiscard]] std::int64_t group_size() const noexcept { return q.num_heads / k_cache.num_heads; }
+};
+
+/// Bytes of the partial results of so many rows, a multiple of 64: for each row its sums of values,
+/// what they are relative to, and the sum of its weights.
+[[nodiscard]] inline std::size_t partial_bytes(const AttentionCall& call,
+                                               std::int64_t num_rows) noexcept {
+  const std::size_t element = call.k_cache.dtype == DType::float64 ? 8 : 4;
+  const auto values = static_cast<std::size_t>(num_rows * (call.v_cache.head_dim + 2));
+  return (values * element + 63) / 64 * 64;
+}
+
+/// Some of the queries of one sequence, for each head of keys and values, and what they see. A row
+/// is a query of one head: row r is query token r / group_size, head r % group_size of the group.
+struct AttentionSpan {
+  std::int64_t seq = 0;
+  std::int64_t first_row = 0;
+  std::int64_t num_rows = 0;
+  /// Visible to some of them: tokens [0, sinks) and [begin, end).
+  std::int64_t sinks = 0;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  /// Its pieces are the tokens of [i * piece, (i + 1) * piece) for i in
+  /// [first_piece, first_piece + num_pieces), the sinks going with the first.
+  std::int64_t piece = 0;
+  std::int64_t first_piece = 0;
+  std::int64_t num_pieces = 0;
+  std::int64_t first_item = 0;  ///< items before this span
+  std::int64_t partials = 0;    ///< bytes of partial results before this span's
+};
+
+/// One piece of one span for one head of keys and values: what a thread does at a time.
+struct AttentionItem {
+  const AttentionSpan* span = nullptr;
+  std::int64_t kv_head = 0;
+  std::int64_t piece = 0;       ///< 0 to num_pieces - 1
+  std::byte* partial = nullptr;  ///< where its part goes; null: to the result, it is all there is
+};
+
+}  // namespace pagedkv::inline v0_1::cpu

@@ -1,0 +1,19 @@
+#pragma once
+
+// The kernels of the library `pagedkv::kernels`, compiled for several instruction sets. Who uses the
+// headers alone takes `native_kernels()` of cpu/kernels/native.hpp.
+
+#include "pagedkv/cpu/isa.hpp"
+#include "pagedkv/cpu/kernels.hpp"
+
+namespace pagedkv::inline v0_1::cpu {
+
+/// The kernels of the instruction set that `isa_chosen` names, decided at the first call.
+/// @throws UnsupportedError when `PAGEDKV_ISA` names one that this processor does not have.
+[[nodiscard]] const Kernels& kernels();
+
+/// Those of `isa`, which this processor must have.
+/// @throws UnsupportedError when it was not compiled.
+[[nodiscard]] const Kernels& kernels_for(Isa isa);
+
+}  // namespace pagedkv::inline v0_1::cpu

@@ -1,0 +1,149 @@
+#pragma once
+
+// Some tokens of a sequence at a time, found through its block table.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "pagedkv/cpu/attention_call.hpp"
+#include "pagedkv/cpu/simd/vectors.hpp"
+
+namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
+
+/// Tokens a tile. Their keys and values, of 128 elements of 16 bits, fill half of a first-level cache.
+inline constexpr int kTileTokens = 64;
+
+/// Where the keys and values of consecutive tokens lie, for one head.
+struct Tile {
+  int size = 0;            ///< tokens
+  std::int64_t first = 0;  ///< position of the first one
+  const std::byte* k[kTileTokens];
+  const std::byte* v[kTileTokens];
+  float k_scale[kTileTokens];
+  float v_scale[kTileTokens];
+  const std::byte* k_rope[kTileTokens];  ///< MLA
+};
+
+/// The tiles of one item, one after the other.
+class Tiles {
+ public:
+  Tiles(const AttentionCall& call, const AttentionItem& item) noexcept
+      : call_(&call),
+        head_(item.kv_head),
+        table_(call.block_tables + item.span->seq * call.block_table_stride) {
+    const AttentionSpan& span = *item.span;
+    const std::int64_t piece = span.first_piece + item.piece;
+    next_ = item.piece == 0 ? 0 : span.sinks;
+    sinks_ = span.sinks;
+    begin_ = std::max(span.begin, piece * span.piece);
+    // The last product could pass 2^63 only where `piece` is a stand-in for "all".
+    end_ = item.piece + 1 == span.num_pieces ? span.end : (piece + 1) * span.piece;
+    if (next_ >= sinks_) next_ = begin_;
+  }
+
+  /// The next tile; its size is 0 after the last.
+  void next(Tile& tile) noexcept {
+    const bool in_sinks = next_ < sinks_ && next_ < begin_;
+    const std::int64_t limit = in_sinks ? std::min(sinks_, begin_) : end_;
+    // A tile ends at a multiple of its size, so that tiles do not depend on where an item begins.
+    const std::int64_t stop =
+        std::min(limit, next_ / kTileTokens * kTileTokens + std::int64_t{kTileTokens});
+    tile.size = static_cast<int>(std::max<std::int64_t>(stop - next_, 0));
+    tile.first = next_;
+    fill(tile);
+    next_ = std::max(next_, stop);
+    if (in_sinks && next_ >= limit) next_ = begin_;
+  }
+
+ private:
+  void fill(Tile& tile) const noexcept {
+    const AttentionCall& call = *call_;
+    const std::int64_t size = call.k_cache.block_size;
+    int i = 0;
+    while (i < tile.size) {
+      const std::int64_t position = tile.first + i;
+      const std::int64_t block = table_[position / size];
+      std::int64_t offset = position % size;
+      const int stop = static_cast<int>(std::min<std::int64_t>(tile.size, i + (size - offset)));
+      for (; i < stop; ++i, ++offset) {
+        tile.k[i] = call.k_cache.row(block, head_, offset);
+        tile.v[i] = call.v_cache.row(block, head_, offset);
+        tile.k_scale[i] = call.k_scale.at(block, head_, offset);
+        tile.v_scale[i] = call.v_scale.at(block, head_, offset);
+        if (call.k_rope_cache.head_dim != 0) {
+          tile.k_rope[i] = call.k_rope_cache.row(block, head_, offset);
+        }
+      }
+    }
+    if (tile.size == 0) return;
+    // Whole vectors of tokens are computed: what is behind the last one repeats it, and is masked.
+    for (; i < kTileTokens && i % F32::width != 0; ++i) tile.k[i] = tile.k[tile.size - 1];
+  }
+
+  const AttentionCall* call_;
+  std::int64_t head_;
+  const std::int32_t* table_;
+  std::int64_t next_, sinks_, begin_, end_;
+};
+
+/// Asks for rows of the next tile while this one is worked on, a few lines at a time.
+class Prefetcher {
+ public:
+  Prefetcher(const std::byte* const* rows, int size, std::size_t row_bytes) noexcept
+      : rows_(rows), size_(size), bytes_(row_bytes) {}
+
+  /// Asks for the rows before `stop` that were not asked for yet.
+  void until(int stop) noexcept {
+    for (; row_ < stop && row_ < size_; ++row_) {
+      for (std::size_t i = 0; i < bytes_; i += 64) {
+#if defined(__GNUC__)
+        __builtin_prefetch(rows_[row_] + i);
+#elif defined(_M_X64)
+        _mm_prefetch(reinterpret_cast<const char*>(rows_[row_] + i), _MM_HINT_T0);
+#endif
+      }
+    }
+  }
+
+ private:
+  const std::byte* const* rows_;
+  int size_;
+  std::size_t bytes_;
+  int row_ = 0;
+};
+
+/// The position of row r of a span.
+[[nodiscard]] inline std::int64_t row_position(const AttentionCall& call, const AttentionSpan& span,
+                                               std::int64_t row) noexcept {
+  const std::int64_t token = (span.first_row + row) / call.group_size();
+  return call.seq_lens[span.seq] - call.query_len(span.seq) + token;
+}
+
+/// Whether the query at `position`, new token `query` of the call, sees token j.
+[[nodiscard]] inline bool visible(const AttentionCall& call, std::int64_t seq, std::int64_t query,
+                                  std::int64_t position, std::int64_t j) noexcept {
+  if (call.causal && j > position) return false;
+  if (call.window != 0 && j <= position - call.window && j >= call.sink_tokens) return false;
+  if (call.tree_mask != nullptr) {
+    const std::int64_t among = j - (call.seq_lens[seq] - call.query_len(seq));
+    if (among >= 0 && call.tree_mask[query * call.tree_mask_stride + among] == 0) return false;
+  }
+  return true;
+}
+
+/// Whether each of these rows sees each token of [first, first + size).
+[[nodiscard]] inline bool all_visible(const AttentionCall& call, const AttentionSpan& span,
+                                      std::int64_t first_row, std::int64_t num_rows,
+                                      std::int64_t first, std::int64_t size) noexcept {
+  const std::int64_t lowest = row_position(call, span, first_row);
+  const std::int64_t highest = row_position(call, span, first_row + num_rows - 1);
+  const std::int64_t last = first + size - 1;
+  if (call.causal && last > lowest) return false;
+  if (call.window != 0 && first <= highest - call.window && last >= call.sink_tokens) return false;
+  const std::int64_t context = call.seq_lens[span.seq] - call.query_len(span.seq);
+  return call.tree_mask == nullptr || last < context;
+}
+
+}  // namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE
