@@ -99,24 +99,23 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
   const detail_attention::Plan plan(call, kernels);
   if (plan.num_items() == 0) return;
   const std::size_t scratch = (kernels.attention_scratch(call) + 4095) / 4096 * 4096;
-  const auto workers = static_cast<std::size_t>(
-      std::min<std::int64_t>(executor.size(), plan.num_items()));
+  // Read once: the pool may be resized meanwhile.
+  const unsigned workers = executor.size();
   static thread_local detail::Storage kept;
-  const std::size_t needed = scratch * executor.size() + plan.partial_bytes();
-  static_cast<void>(workers);
+  const std::size_t needed = scratch * workers + plan.partial_bytes();
   if (kept.size() < needed) {
     kept = detail::Storage();
     kept = detail::Storage(needed);
   }
   std::byte* const memory = kept.data();
-  std::byte* const partials = memory + scratch * executor.size();
+  std::byte* const partials = memory + scratch * workers;
   // Whoever does the last piece of a span and head merges its pieces, in their order.
   const auto heads = static_cast<std::size_t>(call.k_cache.num_heads);
   const auto left = std::make_unique<std::atomic<std::int64_t>[]>(plan.spans().size() * heads);
   for (std::size_t i = 0; i < plan.spans().size() * heads; ++i) {
     left[i].store(plan.spans()[i / heads].num_pieces, std::memory_order_relaxed);
   }
-  executor.run(plan.num_items(), [&](std::int64_t index, unsigned worker) {
+  const auto task = [&](std::int64_t index, unsigned worker) {
     const AttentionSpan& span = plan.span_of(index);
     const std::int64_t within = index - span.first_item;
     AttentionItem item{&span, within / span.num_pieces, within % span.num_pieces, nullptr};
@@ -132,7 +131,8 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
     if (left[counter].fetch_sub(1, std::memory_order_acq_rel) == 1) {
       kernels.merge(call, span, item.kv_head, first, own);
     }
-  });
+  };
+  executor.run(plan.num_items(), task, workers);
 }
 
 }  // namespace pagedkv::inline v0_1::cpu

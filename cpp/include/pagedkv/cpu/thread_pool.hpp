@@ -3,6 +3,7 @@
 // The threads that operations run on. Not OpenMP: two run-times of it in one process, ours and
 // torch's, fight for the cores.
 
+#include <algorithm>
 #include <atomic>
 #include <concepts>
 #include <cstddef>
@@ -28,20 +29,20 @@
 
 namespace pagedkv::inline v0_1::cpu {
 
-/// What operations need of an executor: `size()` workers, and `run(count, task)`, which calls
-/// `task(index, worker)` for each index below `count`, once, with `worker < size()` different for
+/// What operations need of an executor: `size()` workers, and `run(count, task, workers)`, which calls
+/// `task(index, worker)` for each index below `count`, once, with `worker < workers` different for
 /// calls at the same time, and returns when all have returned. Tasks do not throw.
 template <class E>
 concept Executor = requires(E& executor, void (*task)(std::int64_t, unsigned)) {
   { executor.size() } -> std::convertible_to<unsigned>;
-  executor.run(std::int64_t{1}, task);
+  executor.run(std::int64_t{1}, task, 1U);
 };
 
 /// Does everything in the thread that calls.
 struct SerialExecutor {
   [[nodiscard]] static constexpr unsigned size() noexcept { return 1; }
   template <class Task>
-  void run(std::int64_t count, Task&& task) const {
+  void run(std::int64_t count, Task&& task, unsigned = 1) const {
     for (std::int64_t i = 0; i < count; ++i) task(i, 0U);
   }
 };
@@ -72,9 +73,10 @@ class ThreadPool {
   }
 
   /// `task(index, worker)` for each index below `count`.
+  /// @param workers  at most so many: what the caller has room for, also when the pool is resized.
   template <class Task>
-  void run(std::int64_t count, Task&& task) {
-    State* const now = count > 1 && size() > 1 ? state() : nullptr;
+  void run(std::int64_t count, Task&& task, unsigned workers = kAll) {
+    State* const now = count > 1 && workers > 1 && size() > 1 ? state() : nullptr;
     if (now == nullptr || !now->busy.try_lock()) {
       for (std::int64_t i = 0; i < count; ++i) task(i, 0U);
       return;
@@ -86,12 +88,12 @@ class ThreadPool {
       (*static_cast<Callable*>(context))(index, worker);
     };
     now->count = count;
+    now->limit = workers;
     now->next.store(0, std::memory_order_relaxed);
     start(*now);
     now->job.store(kOpen, std::memory_order_release);
-    const auto helpers = static_cast<std::size_t>(
-        count - 1 < static_cast<std::int64_t>(now->workers.size()) ? count - 1
-                                                                    : now->workers.size());
+    const std::size_t helpers = std::min({static_cast<std::size_t>(count - 1), now->workers.size(),
+                                          static_cast<std::size_t>(workers - 1)});
     for (std::size_t i = 0; i < helpers; ++i) {
       now->workers[i]->wake.fetch_add(1, std::memory_order_release);
       now->workers[i]->wake.notify_one();
@@ -106,6 +108,7 @@ class ThreadPool {
   }
 
  private:
+  static constexpr unsigned kAll = ~0U;
   static constexpr std::uint32_t kOpen = 1U << 31;
 
   struct alignas(64) Worker {
@@ -119,6 +122,7 @@ class ThreadPool {
     void* context = nullptr;
     void (*call)(void*, std::int64_t, unsigned) = nullptr;
     std::int64_t count = 0;
+    unsigned limit = kAll;
     alignas(64) std::atomic<std::int64_t> next{0};
     alignas(64) std::atomic<std::uint32_t> job{0};  // kOpen, and how many workers are at it
   };
@@ -142,7 +146,7 @@ class ThreadPool {
              !state.job.compare_exchange_weak(job, job + 1, std::memory_order_acq_rel)) {
       }
       if ((job & kOpen) == 0) continue;
-      work(state, worker);
+      if (worker < state.limit) work(state, worker);
       if (state.job.fetch_sub(1, std::memory_order_acq_rel) == 1) state.job.notify_one();
     }
   }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "pagedkv/core/dtype.hpp"
 #include "pagedkv/cpu/simd/vectors.hpp"
@@ -64,33 +65,43 @@ struct Elements<DType::float64> {
 /// One row as floats, in order.
 template <DType dtype, class T>
 inline void read_row(const std::byte* from, T* to, std::int64_t size) noexcept {
+  // Those in pairs are put into order again, but bfloat16 can be read in order as well.
   using E = Elements<dtype>;
   using V = typename E::Vector;
-  constexpr std::int64_t bytes = bytes_of_elements(dtype, E::chunk);
-  typename V::Scalar part[E::chunk];
-  const auto one = [&](const std::byte* p) {
-    V x[E::vectors];
-    E::load(p, x);
-    if constexpr (E::vectors == 1) {
-      x[0].store(part);
+  constexpr int chunk = dtype == DType::bfloat16 ? V::width : E::chunk;
+  constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
+  const auto read = [](const std::byte* p, typename V::Scalar* out) {
+    if constexpr (dtype == DType::bfloat16) {
+      V::from_bf16(p).store(out);
+    } else if constexpr (E::vectors == 1) {
+      V x[1];
+      E::load(p, x);
+      x[0].store(out);
     } else {
-      typename V::Scalar lanes[E::chunk];
+      V x[E::vectors];
+      E::load(p, x);
+      typename V::Scalar lanes[chunk];
       for (int v = 0; v < E::vectors; ++v) x[v].store(lanes + v * V::width);
-      for (int i = 0; i < E::chunk; ++i) {
-        part[E::channel(i / V::width, i % V::width)] = lanes[i];
-      }
+      for (int i = 0; i < chunk; ++i) out[E::channel(i / V::width, i % V::width)] = lanes[i];
     }
   };
+  const auto put = [&](const std::byte* p, T* out, std::int64_t count) {
+    typename V::Scalar part[chunk];
+    read(p, part);
+    for (std::int64_t j = 0; j < count; ++j) out[j] = static_cast<T>(part[j]);
+  };
   std::int64_t i = 0;
-  for (; i + E::chunk <= size; i += E::chunk, from += bytes) {
-    one(from);
-    for (int j = 0; j < E::chunk; ++j) to[i + j] = static_cast<T>(part[j]);
+  for (; i + chunk <= size; i += chunk, from += bytes) {
+    if constexpr (std::is_same_v<T, typename V::Scalar>) {
+      read(from, to + i);
+    } else {
+      put(from, to + i, chunk);
+    }
   }
   if (i < size) {
     std::byte padded[bytes] = {};
     std::memcpy(padded, from, static_cast<std::size_t>(bytes_of_elements(dtype, size - i)));
-    one(padded);
-    for (int j = 0; i < size; ++i, ++j) to[i] = static_cast<T>(part[j]);
+    put(padded, to + i, size - i);
   }
 }
 
