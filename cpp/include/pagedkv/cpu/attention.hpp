@@ -90,8 +90,8 @@ class Plan {
 }  // namespace detail_attention
 
 /// Attention of the queries of a batch over the keys and values of their sequences. A sequence's
-/// result depends, bit for bit, on nothing but that sequence: not on the rest of the batch, and not on
-/// the number of threads. O(queries * tokens they see); allocates the plan and working memory.
+/// result depends, bit for bit, on nothing but that sequence: not on the rest of the batch, and not
+/// on the number of threads. O(queries * tokens they see); allocates the plan and working memory.
 /// @param call  checked: see `check_attention`.
 /// @throws std::bad_alloc, with nothing written.
 template <Executor E>
@@ -122,8 +122,8 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
     std::byte* const own = memory + scratch * worker;
     if (span.num_pieces == 1) return kernels.attend(call, item, own);
     const std::size_t part = partial_bytes(call, span.num_rows);
-    std::byte* const first = partials + span.partials +
-                             static_cast<std::size_t>(item.kv_head * span.num_pieces) * part;
+    std::byte* const first =
+        partials + span.partials + static_cast<std::size_t>(item.kv_head * span.num_pieces) * part;
     item.partial = first + static_cast<std::size_t>(item.piece) * part;
     kernels.attend(call, item, own);
     const auto counter = static_cast<std::size_t>(&span - plan.spans().data()) * heads +

@@ -29,9 +29,9 @@
 
 namespace pagedkv::inline v0_1::cpu {
 
-/// What operations need of an executor: `size()` workers, and `run(count, task, workers)`, which calls
-/// `task(index, worker)` for each index below `count`, once, with `worker < workers` different for
-/// calls at the same time, and returns when all have returned. Tasks do not throw.
+/// What operations need of an executor: `size()` workers, and `run(count, task, workers)`, which
+/// calls `task(index, worker)` for each index below `count`, once, with `worker < workers`
+/// different for calls at the same time, and returns when all have returned. Tasks do not throw.
 template <class E>
 concept Executor = requires(E& executor, void (*task)(std::int64_t, unsigned)) {
   { executor.size() } -> std::convertible_to<unsigned>;
@@ -47,9 +47,9 @@ struct SerialExecutor {
   }
 };
 
-/// Threads that sleep while there is nothing to do; the one that calls `run` works with them. Made at
-/// the first `run` that has work for them, and anew in a child after fork(). `run` from several threads
-/// at once is safe: one of them has the workers, the others do their work alone.
+/// Threads that sleep while there is nothing to do; the one that calls `run` works with them. Made
+/// at the first `run` that has work for them, and anew in a child after fork(). `run` from several
+/// threads at once is safe: one of them has the workers, the others do their work alone.
 class ThreadPool {
  public:
   /// @param size  workers, the calling thread counted: at least 1.
@@ -66,7 +66,10 @@ class ThreadPool {
   void resize(unsigned size) {
     if (size == 0) detail::throw_zero("cpu.ThreadPool.resize", "size");
     State* const now = state();
-    if (now == nullptr) detail::throw_unsupported("cpu.ThreadPool.resize", "called while the pool is made anew after fork(); expected one thread");
+    if (now == nullptr)
+      detail::throw_unsupported(
+          "cpu.ThreadPool.resize",
+          "called while the pool is made anew after fork(); expected one thread");
     const std::lock_guard lock(now->busy);
     stop(*now);
     size_.store(size, std::memory_order_relaxed);
@@ -151,8 +154,8 @@ class ThreadPool {
     }
   }
 
-  /// This process's state: a child of fork() has none of its parent's threads, and begins anew. Null
-  /// while another thread of the child makes it.
+  /// This process's state: a child of fork() has none of its parent's threads, and begins anew.
+  /// Null while another thread of the child makes it.
   [[nodiscard]] State* state() {
 #if !defined(_WIN32)
     const auto process = ::getpid();
@@ -223,12 +226,14 @@ class ThreadPool {
   if (text == nullptr || *text == '\0') return num_processors();
   unsigned long value = 0;
   for (const char* c = text; *c != '\0'; ++c) {
-    value = *c >= '0' && *c <= '9' && value <= 1024 ? value * 10 + static_cast<unsigned>(*c - '0') : 0;
+    value =
+        *c >= '0' && *c <= '9' && value <= 1024 ? value * 10 + static_cast<unsigned>(*c - '0') : 0;
     if (value == 0) break;
   }
   if (value == 0 || value > 1024) {
-    detail::throw_unsupported("cpu.default_num_threads", "PAGEDKV_NUM_THREADS=" +
-                                  std::string(text) + "; expected a number from 1 to 1024");
+    detail::throw_unsupported(
+        "cpu.default_num_threads",
+        "PAGEDKV_NUM_THREADS=" + std::string(text) + "; expected a number from 1 to 1024");
   }
   return static_cast<unsigned>(value);
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Attention of many rows: chunked prefill, large groups, MLA. A tile is converted to floats once for
-// all rows, and both products are matrix products blocked in registers:
+// Attention of many rows: chunked prefill, large groups, MLA. A tile is converted to floats once
+// for all rows, and both products are matrix products blocked in registers:
 //
 //   scores  [token][row]  = keys [token][d] x queries [d][row]
 //   results [row][d]     += weights [token][row] x values [token][d]
@@ -24,14 +24,15 @@
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
-/// Most rows of a span of the packed kernel: their queries and results stay in the second-level cache.
+/// Most rows of a span of the packed kernel: their queries and results stay in the second-level
+/// cache.
 inline constexpr int kPackedRows = 128;
 
 /// The block of a product that is held in registers: so many rows, two vectors wide.
 inline constexpr int kBlockRows = F32::num_registers >= 32 ? 12 : 6;
 inline constexpr int kBlockColumns = 2 * F32::width;
-/// Added to the length of rows that are read down a column: of a power of two they would all fall into
-/// a few sets of the cache.
+/// Added to the length of rows that are read down a column: of a power of two they would all fall
+/// into a few sets of the cache.
 inline constexpr std::int64_t kSkew = 16;
 
 /// c[i][0..kBlockColumns) (+)= sum over d of a[i * a_row + d * a_step] * b[d * b_row + ...]
@@ -120,8 +121,8 @@ class PackedRows {
       offset_[r] = static_cast<float>(base_ - position);
       read_query(call.q.dtype, call.q.row(token_of(at), head_of(at)), row, call.q.head_dim);
       if (shares_) {
-        read_query(call.q.dtype, call.q_rope.row(token_of(at), head_of(at)),
-                   row + call.q.head_dim, call.q_rope.head_dim);
+        read_query(call.q.dtype, call.q_rope.row(token_of(at), head_of(at)), row + call.q.head_dim,
+                   call.q_rope.head_dim);
       }
       const auto scale = static_cast<float>(call.scale);
       // Panels of kBlockColumns rows: [panel][d][row]
@@ -135,7 +136,8 @@ class PackedRows {
     const std::int64_t width = round_up(call.v_cache.head_dim, kBlockColumns);
     const std::int64_t rows = round_up(kPackedRows, kBlockColumns);
     const std::int64_t tile = round_up(depth, 16) + 2 * width + rows + 3 * kSkew;
-    const std::int64_t floats = rows * depth + kTileTokens * tile + rows * width + 6 * rows + 16 * 12;
+    const std::int64_t floats =
+        rows * depth + kTileTokens * tile + rows * width + 6 * rows + 16 * 12;
     return static_cast<std::size_t>(floats) * sizeof(float);
   }
 
@@ -287,7 +289,8 @@ class PackedRows {
   std::int64_t rows_, row_stride_, depth_, v_dim_;
   bool shares_;  ///< the values are the first part of the keys (MLA)
   std::int64_t score_stride_, value_stride_, key_stride_, base_;
-  float *queries_, *keys_, *tile_values_, *scores_, *results_, *reference_, *sum_, *slope_, *offset_;
+  float *queries_, *keys_, *tile_values_, *scores_, *results_, *reference_, *sum_, *slope_,
+      *offset_;
   std::int32_t *position_, *lowest_;
 };
 

@@ -10,9 +10,8 @@ namespace pagedkv::inline v0_1::cpu {
 /// The kernels for the flags that this translation unit is compiled with.
 [[nodiscard]] inline const Kernels& native_kernels() noexcept {
   namespace isa = PAGEDKV_ISA_NAMESPACE;
-  static constexpr Kernels kernels{Isa::PAGEDKV_ISA_ENUM, isa::kDirectRows,
-                                   isa::kPackedRows,      &isa::attention_scratch,
-                                   &isa::attend,          &isa::merge};
+  static constexpr Kernels kernels{Isa::PAGEDKV_ISA_ENUM,   isa::kDirectRows, isa::kPackedRows,
+                                   &isa::attention_scratch, &isa::attend,     &isa::merge};
   return kernels;
 }
 

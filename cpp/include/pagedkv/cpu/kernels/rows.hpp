@@ -14,8 +14,8 @@
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
 /// Reads elements of one dtype, `chunk` at a time, into `vectors` vectors. Two elements that share
-/// 32 bits are parted without moving them between lanes, so that the channels of a chunk may come in
-/// another order: vector v, lane i holds channel `channel(v, i)`.
+/// 32 bits are parted without moving them between lanes, so that the channels of a chunk may come
+/// in another order: vector v, lane i holds channel `channel(v, i)`.
 template <DType dtype>
 struct Elements {
   static constexpr bool in_pairs = dtype == DType::bfloat16 || dtype == DType::int4;
