@@ -11,7 +11,9 @@
 
 #include "pagedkv/core/errors.hpp"
 
-#if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(_M_X64)
 #include <intrin.h>
 #endif
 
@@ -44,8 +46,10 @@ enum class Isa : unsigned char {
   if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")) {
     found.push_back(Isa::x86_64_v2);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
+  // Not every compiler's __builtin_cpu_supports knows F16C.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c) {
     found.push_back(Isa::avx2);
   }
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
