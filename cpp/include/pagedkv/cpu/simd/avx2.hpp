@@ -115,8 +115,6 @@ struct I32 {
   }
   friend I32 operator+(I32 a, I32 b) noexcept { return {_mm256_add_epi32(a.v, b.v)}; }
   friend F32 to_float(I32 a) noexcept { return {_mm256_cvtepi32_ps(a.v)}; }
-  /// To nearest, ties to even; the values fit.
-  friend I32 to_int(F32 a) noexcept { return {_mm256_cvtps_epi32(a.v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm256_blendv_ps(no.v, yes.v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v)))};
@@ -130,6 +128,9 @@ struct I32 {
                              _mm256_permute2x128_si256(ab, cd, 0x31))};
   }
 };
+
+/// To nearest, ties to even; the values fit.
+inline I32 to_int(F32 a) noexcept { return {_mm256_cvtps_epi32(a.v)}; }
 
 /// 16 integers of 16 bits.
 struct I16 {

@@ -124,8 +124,6 @@ struct I32 {
   void store(std::int32_t* p) const noexcept { _mm512_storeu_si512(p, v); }
   friend I32 operator+(I32 a, I32 b) noexcept { return {_mm512_add_epi32(a.v, b.v)}; }
   friend F32 to_float(I32 a) noexcept { return {_mm512_cvtepi32_ps(a.v)}; }
-  /// To nearest, ties to even; the values fit.
-  friend I32 to_int(F32 a) noexcept { return {_mm512_cvtps_epi32(a.v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(a.v, b.v), no.v, yes.v)};
@@ -151,6 +149,9 @@ struct I32 {
     return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
   }
 };
+
+/// To nearest, ties to even; the values fit.
+inline I32 to_int(F32 a) noexcept { return {_mm512_cvtps_epi32(a.v)}; }
 
 /// 32 integers of 16 bits.
 struct I16 {

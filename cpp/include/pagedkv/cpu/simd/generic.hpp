@@ -207,10 +207,6 @@ struct I32 {
   friend F32 to_float(I32 a) noexcept {
     return each_lane<F32>([&](int i) { return static_cast<float>(a.v[i]); });
   }
-  /// To nearest, ties to even; the values fit.
-  friend I32 to_int(F32 a) noexcept {
-    return each_lane<I32>([&](int i) { return static_cast<std::int32_t>(round_lane(a.v[i])); });
-  }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return each_lane<F32>([&](int i) { return a.v[i] > b.v[i] ? yes.v[i] : no.v[i]; });
@@ -224,6 +220,11 @@ struct I32 {
   /// The last 32 bits.
   static std::int32_t wrapped(std::int64_t x) noexcept { return static_cast<std::int32_t>(x); }
 };
+
+/// To nearest, ties to even; the values fit.
+inline I32 to_int(F32 a) noexcept {
+  return each_lane<I32>([&](int i) { return static_cast<std::int32_t>(round_lane(a.v[i])); });
+}
 
 /// 8 integers of 16 bits.
 struct I16 {

@@ -114,8 +114,6 @@ struct I32 {
   void store(std::int32_t* p) const noexcept { vst1q_s32(p, v); }
   friend I32 operator+(I32 a, I32 b) noexcept { return {vaddq_s32(a.v, b.v)}; }
   friend F32 to_float(I32 a) noexcept { return {vcvtq_f32_s32(a.v)}; }
-  /// To nearest, ties to even; the values fit.
-  friend I32 to_int(F32 a) noexcept { return {vcvtnq_s32_f32(a.v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {vbslq_f32(vcgtq_s32(a.v, b.v), yes.v, no.v)};
@@ -125,6 +123,9 @@ struct I32 {
     return {vpaddq_s32(vpaddq_s32(x[0].v, x[1].v), vpaddq_s32(x[2].v, x[3].v))};
   }
 };
+
+/// To nearest, ties to even; the values fit.
+inline I32 to_int(F32 a) noexcept { return {vcvtnq_s32_f32(a.v)}; }
 
 /// 8 integers of 16 bits.
 struct I16 {

@@ -153,8 +153,6 @@ struct I32 {
   void store(std::int32_t* p) const noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
   friend I32 operator+(I32 a, I32 b) noexcept { return {_mm_add_epi32(a.v, b.v)}; }
   friend F32 to_float(I32 a) noexcept { return {_mm_cvtepi32_ps(a.v)}; }
-  /// To nearest, ties to even; the values fit.
-  friend I32 to_int(F32 a) noexcept { return {_mm_cvtps_epi32(a.v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm_blendv_ps(no.v, yes.v, _mm_castsi128_ps(_mm_cmpgt_epi32(a.v, b.v)))};
@@ -164,6 +162,9 @@ struct I32 {
     return {_mm_hadd_epi32(_mm_hadd_epi32(x[0].v, x[1].v), _mm_hadd_epi32(x[2].v, x[3].v))};
   }
 };
+
+/// To nearest, ties to even; the values fit.
+inline I32 to_int(F32 a) noexcept { return {_mm_cvtps_epi32(a.v)}; }
 
 /// 8 integers of 16 bits.
 struct I16 {
