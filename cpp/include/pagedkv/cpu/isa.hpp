@@ -11,10 +11,10 @@
 
 #include "pagedkv/core/errors.hpp"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(_M_X64)
+#if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
 #include <intrin.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 namespace pagedkv::inline v0_1::cpu {
@@ -46,9 +46,9 @@ enum class Isa : unsigned char {
   if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")) {
     found.push_back(Isa::x86_64_v2);
   }
-  // Not every compiler's __builtin_cpu_supports knows F16C.
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  // Not every compiler knows F16C by name.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 29 & 1U) != 0;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c) {
     found.push_back(Isa::avx2);
   }
