@@ -246,6 +246,66 @@ TEST(SimdIntegers, SelectGreaterComparesWithSigns) {
   }
 }
 
+TEST(SimdIntegers, DifferencesBitsAndMinimaAreThoseOfScalars) {
+  std::mt19937_64 random(9);
+  const auto a = edge_integers(random);
+  for (const std::int32_t b : a) {
+    for (std::size_t i = 0; i < a.size(); i += I32::width) {
+      const I32 x = I32::load(&a[i]), y = I32::all(b);
+      const auto less = lanes(x - y), both = lanes(x & y), either = lanes(x | y);
+      const auto lower = lanes(min(x, y)), greater = lanes(select_greater(x, y, I32::zero(), x));
+      for (std::size_t j = 0; j < less.size(); ++j) {
+        ASSERT_EQ(less[j], wrapped(std::int64_t{a[i + j]} - b));
+        ASSERT_EQ(both[j], a[i + j] & b);
+        ASSERT_EQ(either[j], a[i + j] | b);
+        ASSERT_EQ(lower[j], std::min(a[i + j], b));
+        ASSERT_EQ(greater[j], a[i + j] > b ? 0 : a[i + j]);
+      }
+    }
+  }
+}
+
+TEST(SimdIntegers, AreShiftedWithoutTheirSign) {
+  for (const std::int32_t x : {-1, 1, 0x40000000, std::numeric_limits<std::int32_t>::min(), -256}) {
+    const auto bits = static_cast<std::uint32_t>(x);
+    for (const std::int32_t lane : lanes(I32::all(x).shifted_right<1>())) {
+      EXPECT_EQ(lane, wrapped(bits >> 1));
+    }
+    for (const std::int32_t lane : lanes(I32::all(x).shifted_right<31>())) {
+      EXPECT_EQ(lane, wrapped(bits >> 31));
+    }
+  }
+}
+
+TEST(SimdIntegers, AreTheBitsOfFloats) {
+  for (const float x : edge_values<float>()) {
+    const I32 bits = I32::bits_of(F32::all(x));
+    for (const std::int32_t lane : lanes(bits)) EXPECT_EQ(lane, std::bit_cast<std::int32_t>(x));
+    for (const float lane : lanes<F32>(bits.as_float())) EXPECT_TRUE(same(lane, x));
+  }
+}
+
+TEST(SimdIntegers, AreStoredNarrowInOrderAndNothingBehind) {
+  constexpr std::size_t width = I32::width;
+  for (std::int32_t first = 0; first < 65536 - I32::width; first += 257) {
+    std::array<std::int32_t, width> words, bytes;
+    for (std::size_t i = 0; i < width; ++i) {
+      words[i] = first + static_cast<std::int32_t>(i);
+      bytes[i] = words[i] % 256;
+    }
+    std::array<std::uint16_t, width + 1> narrow{};
+    std::array<std::uint8_t, width + 1> narrower{};
+    I32::load(words.data()).store_u16(narrow.data());
+    I32::load(bytes.data()).store_u8(narrower.data());
+    for (std::size_t i = 0; i < width; ++i) {
+      ASSERT_EQ(narrow[i], words[i]);
+      ASSERT_EQ(narrower[i], bytes[i]);
+    }
+    ASSERT_EQ(narrow[width], 0);
+    ASSERT_EQ(narrower[width], 0);
+  }
+}
+
 TEST(SimdWords, DotPairsAddsTwoProducts) {
   std::mt19937_64 random(5);
   for (int trial = 0; trial < 1000; ++trial) {

@@ -123,10 +123,33 @@ struct I32 {
   static I32 load(const std::int32_t* p) noexcept { return {_mm512_loadu_si512(p)}; }
   void store(std::int32_t* p) const noexcept { _mm512_storeu_si512(p, v); }
   friend I32 operator+(I32 a, I32 b) noexcept { return {_mm512_add_epi32(a.v, b.v)}; }
+  friend I32 operator-(I32 a, I32 b) noexcept { return {_mm512_sub_epi32(a.v, b.v)}; }
+  friend I32 operator&(I32 a, I32 b) noexcept { return {_mm512_and_si512(a.v, b.v)}; }
+  friend I32 operator|(I32 a, I32 b) noexcept { return {_mm512_or_si512(a.v, b.v)}; }
+  friend I32 min(I32 a, I32 b) noexcept { return {_mm512_min_epi32(a.v, b.v)}; }
+  /// Zeros come in.
+  template <int n>
+  [[nodiscard]] I32 shifted_right() const noexcept {
+    return {_mm512_srli_epi32(v, n)};
+  }
   friend F32 to_float(I32 a) noexcept { return {_mm512_cvtepi32_ps(a.v)}; }
+  /// The bits of a float, and back.
+  static I32 bits_of(F32 a) noexcept { return {_mm512_castps_si512(a.v)}; }
+  [[nodiscard]] F32 as_float() const noexcept { return {_mm512_castsi512_ps(v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(a.v, b.v), no.v, yes.v)};
+  }
+  friend I32 select_greater(I32 a, I32 b, I32 yes, I32 no) noexcept {
+    return {_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a.v, b.v), no.v, yes.v)};
+  }
+  /// Writes 16 integers of 16 bits; the values are 0 to 65,535.
+  void store_u16(void* p) const noexcept {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+  }
+  /// Writes 16 bytes; the values are 0 to 255.
+  void store_u8(void* p) const noexcept {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
   }
   /// Lane i of the result is the sum of the lanes of x[i].
   static I32 sums(const I32 (&x)[16]) noexcept {

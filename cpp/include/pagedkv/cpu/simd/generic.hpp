@@ -204,12 +204,51 @@ struct I32 {
   friend I32 operator+(I32 a, I32 b) noexcept {
     return each_lane<I32>([&](int i) { return wrapped(std::int64_t{a.v[i]} + b.v[i]); });
   }
+  friend I32 operator-(I32 a, I32 b) noexcept {
+    return each_lane<I32>([&](int i) { return wrapped(std::int64_t{a.v[i]} - b.v[i]); });
+  }
+  friend I32 operator&(I32 a, I32 b) noexcept {
+    return each_lane<I32>([&](int i) { return a.v[i] & b.v[i]; });
+  }
+  friend I32 operator|(I32 a, I32 b) noexcept {
+    return each_lane<I32>([&](int i) { return a.v[i] | b.v[i]; });
+  }
+  friend I32 min(I32 a, I32 b) noexcept {
+    return each_lane<I32>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  /// Zeros come in.
+  template <int n>
+  [[nodiscard]] I32 shifted_right() const noexcept {
+    return each_lane<I32>([&](int i) { return wrapped(static_cast<std::uint32_t>(v[i]) >> n); });
+  }
   friend F32 to_float(I32 a) noexcept {
     return each_lane<F32>([&](int i) { return static_cast<float>(a.v[i]); });
+  }
+  /// The bits of a float, and back.
+  static I32 bits_of(F32 a) noexcept {
+    return each_lane<I32>([&](int i) { return std::bit_cast<std::int32_t>(a.v[i]); });
+  }
+  [[nodiscard]] F32 as_float() const noexcept {
+    return each_lane<F32>([&](int i) { return std::bit_cast<float>(v[i]); });
   }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return each_lane<F32>([&](int i) { return a.v[i] > b.v[i] ? yes.v[i] : no.v[i]; });
+  }
+  friend I32 select_greater(I32 a, I32 b, I32 yes, I32 no) noexcept {
+    return each_lane<I32>([&](int i) { return a.v[i] > b.v[i] ? yes.v[i] : no.v[i]; });
+  }
+  /// Writes 4 integers of 16 bits; the values are 0 to 65,535.
+  void store_u16(void* p) const noexcept {
+    std::uint16_t words[width];
+    for (int i = 0; i < width; ++i) words[i] = static_cast<std::uint16_t>(v[i]);
+    std::memcpy(p, words, sizeof words);
+  }
+  /// Writes 4 bytes; the values are 0 to 255.
+  void store_u8(void* p) const noexcept {
+    std::uint8_t bytes[width];
+    for (int i = 0; i < width; ++i) bytes[i] = static_cast<std::uint8_t>(v[i]);
+    std::memcpy(p, bytes, sizeof bytes);
   }
   /// Lane i of the result is the sum of the lanes of x[i].
   static I32 sums(const I32 (&x)[4]) noexcept {

@@ -113,15 +113,41 @@ struct I32 {
   static I32 load(const std::int32_t* p) noexcept { return {vld1q_s32(p)}; }
   void store(std::int32_t* p) const noexcept { vst1q_s32(p, v); }
   friend I32 operator+(I32 a, I32 b) noexcept { return {vaddq_s32(a.v, b.v)}; }
+  friend I32 operator-(I32 a, I32 b) noexcept { return {vsubq_s32(a.v, b.v)}; }
+  friend I32 operator&(I32 a, I32 b) noexcept { return {vandq_s32(a.v, b.v)}; }
+  friend I32 operator|(I32 a, I32 b) noexcept { return {vorrq_s32(a.v, b.v)}; }
+  friend I32 min(I32 a, I32 b) noexcept { return {vminq_s32(a.v, b.v)}; }
+  /// Zeros come in.
+  template <int n>
+  [[nodiscard]] I32 shifted_right() const noexcept {
+    return {vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(v), n))};
+  }
   friend F32 to_float(I32 a) noexcept { return {vcvtq_f32_s32(a.v)}; }
+  /// The bits of a float, and back.
+  static I32 bits_of(F32 a) noexcept { return {vreinterpretq_s32_f32(a.v)}; }
+  [[nodiscard]] F32 as_float() const noexcept { return {vreinterpretq_f32_s32(v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {vbslq_f32(vcgtq_s32(a.v, b.v), yes.v, no.v)};
+  }
+  friend I32 select_greater(I32 a, I32 b, I32 yes, I32 no) noexcept {
+    return {vbslq_s32(vcgtq_s32(a.v, b.v), yes.v, no.v)};
+  }
+  /// Writes 4 integers of 16 bits; the values are 0 to 65,535.
+  void store_u16(void* p) const noexcept { vst1_u16(static_cast<std::uint16_t*>(p), words()); }
+  /// Writes 4 bytes; the values are 0 to 255.
+  void store_u8(void* p) const noexcept {
+    const uint8x8_t bytes = vmovn_u16(vcombine_u16(words(), words()));
+    const std::uint32_t four = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
+    std::memcpy(p, &four, sizeof four);
   }
   /// Lane i of the result is the sum of the lanes of x[i].
   static I32 sums(const I32 (&x)[4]) noexcept {
     return {vpaddq_s32(vpaddq_s32(x[0].v, x[1].v), vpaddq_s32(x[2].v, x[3].v))};
   }
+
+ private:
+  [[nodiscard]] uint16x4_t words() const noexcept { return vmovn_u32(vreinterpretq_u32_s32(v)); }
 };
 
 /// To nearest, ties to even; the values fit.

@@ -152,10 +152,35 @@ struct I32 {
   }
   void store(std::int32_t* p) const noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
   friend I32 operator+(I32 a, I32 b) noexcept { return {_mm_add_epi32(a.v, b.v)}; }
+  friend I32 operator-(I32 a, I32 b) noexcept { return {_mm_sub_epi32(a.v, b.v)}; }
+  friend I32 operator&(I32 a, I32 b) noexcept { return {_mm_and_si128(a.v, b.v)}; }
+  friend I32 operator|(I32 a, I32 b) noexcept { return {_mm_or_si128(a.v, b.v)}; }
+  friend I32 min(I32 a, I32 b) noexcept { return {_mm_min_epi32(a.v, b.v)}; }
+  /// Zeros come in.
+  template <int n>
+  [[nodiscard]] I32 shifted_right() const noexcept {
+    return {_mm_srli_epi32(v, n)};
+  }
   friend F32 to_float(I32 a) noexcept { return {_mm_cvtepi32_ps(a.v)}; }
+  /// The bits of a float, and back.
+  static I32 bits_of(F32 a) noexcept { return {_mm_castps_si128(a.v)}; }
+  [[nodiscard]] F32 as_float() const noexcept { return {_mm_castsi128_ps(v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm_blendv_ps(no.v, yes.v, _mm_castsi128_ps(_mm_cmpgt_epi32(a.v, b.v)))};
+  }
+  friend I32 select_greater(I32 a, I32 b, I32 yes, I32 no) noexcept {
+    return {_mm_blendv_epi8(no.v, yes.v, _mm_cmpgt_epi32(a.v, b.v))};
+  }
+  /// Writes 4 integers of 16 bits; the values are 0 to 65,535.
+  void store_u16(void* p) const noexcept {
+    _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi32(v, v));
+  }
+  /// Writes 4 bytes; the values are 0 to 255.
+  void store_u8(void* p) const noexcept {
+    const __m128i words = _mm_packus_epi32(v, v);
+    const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    std::memcpy(p, &bytes, sizeof bytes);
   }
   /// Lane i of the result is the sum of the lanes of x[i].
   static I32 sums(const I32 (&x)[4]) noexcept {
