@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/cpu/checks.hpp"
 #include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
-#include "pagedkv/cpu/slots.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/cpu/views.hpp"
 
@@ -46,10 +46,10 @@ inline void check_pairs(const char* where, const char* what, std::span<const Ind
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const auto index = static_cast<std::int64_t>(i);
     if (pairs[i].from < 0 || pairs[i].from >= from_end) [[unlikely]] {
-      detail_slots::throw_index(where, what, pairs[i].from, index, 0, from_end);
+      detail_checks::throw_index(where, what, pairs[i].from, index, 0, from_end);
     }
     if (pairs[i].to < 0 || pairs[i].to >= to_end) [[unlikely]] {
-      detail_slots::throw_index(where, what, pairs[i].to, index, 0, to_end);
+      detail_checks::throw_index(where, what, pairs[i].to, index, 0, to_end);
     }
   }
 }
@@ -68,8 +68,8 @@ inline void copy_slots(const CacheView& source, std::int64_t from_block, std::in
                  count, source.num_heads, static_cast<std::int64_t>(source.row_bytes())});
 }
 
-/// Calls `work(cache, pair, transfer)` for each pair of each cache: those of one cache in order, or,
-/// when they are independent, at the same time.
+/// Calls `work(cache, pair, transfer)` for each pair of each cache: those of one cache in order,
+/// or, when they are independent, at the same time.
 /// @param slots  that a pair moves.
 template <Executor E, class Work>
 void for_each_pair(std::span<const CacheView> caches, std::span<const IndexPair> pairs,
@@ -101,15 +101,15 @@ void for_each_pair(std::span<const CacheView> caches, std::span<const IndexPair>
 }
 
 inline void check_caches(const char* where, std::span<const CacheView> caches) {
-  for (const CacheView& cache : caches) detail_slots::check_cache(where, "a cache", cache);
+  for (const CacheView& cache : caches) detail_checks::check_cache(where, "a cache", cache);
   detail_overlap::check_caches(where, caches.data(), caches.size());
 }
 
 }  // namespace detail_copy_blocks
 
 /// Copies blocks within each of several caches, in each as if one pair after the other. Scales of
-/// quantised caches are copied when they are given as further caches: of float32 with head_dim 1 and
-/// one slot a block or as many as the cache. O(bytes).
+/// quantised caches are copied when they are given as further caches: of float32 with head_dim 1
+/// and one slot a block or as many as the cache. O(bytes).
 /// @param pairs  blocks; from and to may be the same.
 /// @throws InvalidSlotError for a block outside a cache; ShapeError for caches that share memory;
 ///         std::bad_alloc. Nothing was written.
@@ -136,7 +136,8 @@ void copy_blocks(std::span<const CacheView> caches, std::span<const IndexPair> p
 /// Moves tokens from slot to slot within each of several caches, in each as if one pair after the
 /// other: those of a tree of drafts that were accepted. Scales as in `copy_blocks`. O(bytes).
 /// @param pairs  slots; from and to may be the same.
-/// @throws InvalidSlotError for a slot outside a cache; ShapeError for caches of different block sizes,
+/// @throws InvalidSlotError for a slot outside a cache; ShapeError for caches of different block
+/// sizes,
 ///         or that share memory; std::bad_alloc. Nothing was written.
 template <Executor E>
 void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor) {
@@ -158,32 +159,28 @@ void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pa
       caches, pairs, 1, in_order, executor,
       [](const CacheView& cache, const IndexPair& pair, const RowTransfer& transfer) {
         if (pair.from == pair.to) return;
-        blocks::copy_slots(cache, pair.from / cache.block_size, pair.from % cache.block_size,
-                           cache, pair.to / cache.block_size, pair.to % cache.block_size, 1,
-                           transfer);
+        blocks::copy_slots(cache, pair.from / cache.block_size, pair.from % cache.block_size, cache,
+                           pair.to / cache.block_size, pair.to % cache.block_size, 1, transfer);
       });
 }
 
-/// Copies blocks of `source` over blocks of `target`, as if one pair after the other: to another pool,
-/// and back. The two may have different layouts and numbers of blocks. O(bytes).
-/// @throws InvalidSlotError for a block outside its cache; ShapeError for caches of different heads,
+/// Copies blocks of `source` over blocks of `target`, as if one pair after the other: to another
+/// pool, and back. The two may have different layouts and numbers of blocks. O(bytes).
+/// @throws InvalidSlotError for a block outside its cache; ShapeError for caches of different
+/// heads,
 ///         slots, head_dim or dtype, or that share memory; std::bad_alloc. Nothing was written.
 template <Executor E>
 void swap_blocks(const CacheView& source, const CacheView& target, std::span<const IndexPair> pairs,
                  E& executor) {
   constexpr const char* where = "cpu.swap_blocks";
   namespace blocks = detail_copy_blocks;
-  detail_slots::check_cache(where, "source", source);
-  detail_slots::check_cache(where, "target", target);
+  detail_checks::check_cache(where, "source", source);
+  detail_checks::check_cache(where, "target", target);
   if (source.num_heads != target.num_heads || source.block_size != target.block_size ||
       source.head_dim != target.head_dim || source.dtype != target.dtype) {
-    const auto shape = [](const CacheView& c) {
-      return std::to_string(c.num_heads) + " heads, " + std::to_string(c.block_size) +
-             " slots, head_dim " + std::to_string(c.head_dim) + ", " +
-             std::string(dtype_name(c.dtype));
-    };
-    detail::throw_shape(where, "blocks of " + shape(source) + " for blocks of " + shape(target) +
-                                   "; expected the same of both");
+    detail::throw_shape(where, "source " + detail_checks::shape_text(source) + " and target " +
+                                   detail_checks::shape_text(target) +
+                                   "; expected the same heads, slots, head_dim and dtype in both");
   }
   blocks::check_pairs(where, "block", pairs, source.num_blocks, target.num_blocks);
   detail_overlap::check(where, {{MemoryRegion(target), "target"}},

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/cpu/checks.hpp"
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
 #include "pagedkv/cpu/row_kernels.hpp"
-#include "pagedkv/cpu/slots.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/cpu/views.hpp"
 
@@ -91,11 +91,11 @@ inline void check_dtypes(const char* where, const char* name, const CacheView& c
 /// Checks all, and returns how many tokens come before each sequence, and in all.
 inline std::vector<std::int64_t> check(const GatherKvCall& call) {
   constexpr const char* where = "cpu.gather_kv";
-  detail_slots::check_cache(where, "k_cache", call.k_cache);
-  detail_slots::check_cache(where, "v_cache", call.v_cache);
-  detail_slots::check_pair(where, call.k_cache, call.v_cache);
-  if (call.num_seqs != 0 && (call.seq_lens == nullptr ||
-                             (call.block_tables == nullptr && call.max_blocks != 0))) {
+  detail_checks::check_cache(where, "k_cache", call.k_cache);
+  detail_checks::check_cache(where, "v_cache", call.v_cache);
+  detail_checks::check_pair(where, call.k_cache, call.v_cache);
+  if (call.num_seqs != 0 &&
+      (call.seq_lens == nullptr || (call.block_tables == nullptr && call.max_blocks != 0))) {
     detail::throw_shape(where, "no block_tables or no seq_lens; expected both");
   }
   const std::int64_t block_size = call.k_cache.block_size;
@@ -110,12 +110,12 @@ inline std::vector<std::int64_t> check(const GatherKvCall& call) {
                                      std::to_string(call.max_blocks * block_size) +
                                      ", what its row of the block table holds");
     }
-    detail_slots::check_indices(where, "block", call.block_tables + seq * call.block_table_stride,
-                                blocks, 0, call.k_cache.num_blocks);
+    detail_checks::check_indices(where, "block", call.block_tables + seq * call.block_table_stride,
+                                 blocks, 0, call.k_cache.num_blocks);
     before.push_back(before.back() + length);
   }
-  detail_slots::check_rows(where, "k", call.k, before.back(), call.k_cache);
-  detail_slots::check_rows(where, "v", call.v, before.back(), call.v_cache);
+  detail_checks::check_rows(where, "k", call.k, before.back(), call.k_cache);
+  detail_checks::check_rows(where, "v", call.v, before.back(), call.v_cache);
   check_dtypes(where, "k", call.k_cache, call.k_scale, call.k.dtype);
   check_dtypes(where, "v", call.v_cache, call.v_scale, call.v.dtype);
   detail_overlap::check(where, {{MemoryRegion(call.k), "k"}, {MemoryRegion(call.v), "v"}},
@@ -128,18 +128,19 @@ inline std::vector<std::int64_t> check(const GatherKvCall& call) {
 
 }  // namespace detail_gather_kv
 
-/// Copies the tokens of sequences, one sequence after the other, to dense rows. Rows of the cache's own
-/// dtype are its bytes; others are elements times their scale, rounded to nearest. O(bytes).
-/// @throws InvalidSlotError for a block outside the cache; ShapeError for shapes, dtypes or scales that
+/// Copies the tokens of sequences, one sequence after the other, to dense rows. Rows of the cache's
+/// own dtype are its bytes; others are elements times their scale, rounded to nearest. O(bytes).
+/// @throws InvalidSlotError for a block outside the cache; ShapeError for shapes, dtypes or scales
+/// that
 ///         do not go together, and for memory that is shared; std::bad_alloc. Nothing was written.
 template <Executor E>
 void gather_kv(const GatherKvCall& call, E& executor, const Kernels& kernels) {
   const std::vector<std::int64_t> before = detail_gather_kv::check(call);
   const detail_gather_kv::Reader k(call.k_cache, call.k_scale, call.k, kernels);
   const detail_gather_kv::Reader v(call.v_cache, call.v_scale, call.v, kernels);
-  const auto bytes = call.k.num_heads * static_cast<std::int64_t>(
-      call.k.row_bytes() + call.v.row_bytes() + call.k_cache.row_bytes() +
-      call.v_cache.row_bytes());
+  const auto bytes = call.k.num_heads *
+                     static_cast<std::int64_t>(call.k.row_bytes() + call.v.row_bytes() +
+                                               call.k_cache.row_bytes() + call.v_cache.row_bytes());
   const std::int64_t block_size = call.k_cache.block_size;
   in_pieces(executor, before.back(), bytes, [&](std::int64_t begin, std::int64_t end) {
     const RowTransfer transfer(bytes * before.back());

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/cpu/checks.hpp"
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
@@ -49,9 +50,10 @@ inline bool same_rows(const RowsView& a, const RowsView& b) noexcept {
 }
 
 inline MemoryRegion region(const LseView& lse, const RowsView& rows) noexcept {
-  return {lse.data,
-          lse.data == nullptr ? 0 : 4,
-          {{{rows.num_tokens, lse.token_stride * 4}, {rows.num_heads, lse.head_stride * 4}, {1, 0}}}};
+  return {
+      lse.data,
+      lse.data == nullptr ? 0 : 4,
+      {{{rows.num_tokens, lse.token_stride * 4}, {rows.num_heads, lse.head_stride * 4}, {1, 0}}}};
 }
 
 inline void check(const MergeStatesCall& call) {
@@ -65,12 +67,8 @@ inline void check(const MergeStatesCall& call) {
   for (const RowsView* part : {&call.o_a, &call.o_b}) {
     if (part->num_tokens != o.num_tokens || part->num_heads != o.num_heads ||
         part->head_dim != o.head_dim || part->dtype != o.dtype) {
-      const auto shape = [](const RowsView& r) {
-        return "[" + std::to_string(r.num_tokens) + ", " + std::to_string(r.num_heads) + ", " +
-               std::to_string(r.head_dim) + "] of " + std::string(dtype_name(r.dtype));
-      };
-      detail::throw_shape(where, "a part " + shape(*part) + " of a result " + shape(o) +
-                                     "; expected the same of both");
+      detail::throw_shape(where, "a part " + detail_checks::shape_text(*part) + " for a result " +
+                                     detail_checks::shape_text(o) + "; expected the same of both");
     }
     if (wanted && (part->data == nullptr || o.data == nullptr)) {
       detail::throw_shape(where, "results without data; expected data");
@@ -94,10 +92,11 @@ inline void check(const MergeStatesCall& call) {
 
 }  // namespace detail_merge_states
 
-/// Each row of the result is (e^lse_a * o_a + e^lse_b * o_b) / (e^lse_a + e^lse_b). A part whose LSE is
-/// -inf saw nothing: its row is not read, and may hold anything; where both are, the result is zeros
-/// with LSE -inf. O(bytes).
-/// @throws ShapeError for shapes or dtypes that do not go together, and for memory that is shared in
+/// Each row of the result is (e^lse_a * o_a + e^lse_b * o_b) / (e^lse_a + e^lse_b). A part whose
+/// LSE is -inf saw nothing: its row is not read, and may hold anything; where both are, the result
+/// is zeros with LSE -inf. O(bytes).
+/// @throws ShapeError for shapes or dtypes that do not go together, and for memory that is shared
+/// in
 ///         part. Nothing was written.
 template <Executor E>
 void merge_attention_states(const MergeStatesCall& call, E& executor, const Kernels& kernels) {

@@ -1,9 +1,9 @@
 #pragma once
 
-// Whether two strided arrays share memory. What is read in one thread must not be written in another,
-// and views of one tensor often interleave: keys and values of `[num_blocks, 2, ...]`, or the latent
-// and the rotary part of `[num_blocks, block_size, 576]`. Comparing first and last bytes would refuse
-// those.
+// Whether two strided arrays share memory. What is read in one thread must not be written in
+// another, and views of one tensor often interleave: keys and values of `[num_blocks, 2, ...]`, or
+// the latent and the rotary part of `[num_blocks, block_size, 576]`. Comparing first and last bytes
+// would refuse those.
 
 #include <algorithm>
 #include <array>
@@ -36,10 +36,11 @@ class MemoryRegion {
         begin_ += (d.size - 1) * d.stride;
         d.stride = -d.stride;
       }
-      dimensions_[rank_++] = d;
+      std::size_t i = rank_++;
+      for (; i > 0 && dimensions_[i - 1].stride < d.stride; --i)
+        dimensions_[i] = dimensions_[i - 1];
+      dimensions_[i] = d;
     }
-    std::sort(dimensions_.begin(), dimensions_.begin() + rank_,
-              [](const Dimension& a, const Dimension& b) { return a.stride > b.stride; });
   }
   explicit MemoryRegion(const CacheView& c) noexcept
       : MemoryRegion(c.data, static_cast<std::int64_t>(c.row_bytes()),
@@ -86,8 +87,8 @@ class MemoryRegion {
     }
     return bytes;
   }
-  /// The same question for what lies within dimension `i` of this and `j` of the other, which begins
-  /// `ahead` bytes further.
+  /// The same question for what lies within dimension `i` of this and `j` of the other, which
+  /// begins `ahead` bytes further.
   [[nodiscard]] bool meets(std::size_t i, const MemoryRegion& other, std::size_t j,
                            std::int64_t ahead) const noexcept {
     if (ahead >= extent(i) || -ahead >= other.extent(j)) return false;
@@ -104,7 +105,7 @@ class MemoryRegion {
 
   std::intptr_t begin_;
   std::int64_t run_;
-  std::array<Dimension, 3> dimensions_{};
+  std::array<Dimension, 3> dimensions_{};  // largest stride first
   std::size_t rank_ = 0;
 };
 
@@ -146,9 +147,8 @@ inline void check_caches(const char* where, const CacheView* caches, std::size_t
     regions.emplace_back(caches[i]);
     if (regions.back().meets_itself()) throw_overlap(where, "a cache", "itself");
   }
-  std::sort(regions.begin(), regions.end(), [](const MemoryRegion& a, const MemoryRegion& b) {
-    return a.begin() < b.begin();
-  });
+  std::sort(regions.begin(), regions.end(),
+            [](const MemoryRegion& a, const MemoryRegion& b) { return a.begin() < b.begin(); });
   for (std::size_t i = 0; i < count; ++i) {
     for (std::size_t j = i + 1; j < count && regions[j].begin() < regions[i].end(); ++j) {
       if (regions[i].meets(regions[j])) throw_overlap(where, "a cache", "another one");

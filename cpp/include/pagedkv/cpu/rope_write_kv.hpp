@@ -9,11 +9,11 @@
 
 #include "pagedkv/core/errors.hpp"
 #include "pagedkv/cpu/attention_call.hpp"
+#include "pagedkv/cpu/checks.hpp"
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
 #include "pagedkv/cpu/row_kernels.hpp"
-#include "pagedkv/cpu/slots.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/cpu/views.hpp"
 #include "pagedkv/cpu/write_kv.hpp"
@@ -25,7 +25,7 @@ struct RopeWriteKvCall {
   RowsView q;      ///< `[num_tokens, num_q_heads, head_dim]`, a plain float; no heads: no queries
   RowsView q_out;  ///< of q's shape, a plain float; may be `q`
   RowsView k;      ///< `[num_tokens, num_kv_heads, head_dim]`, a plain float
-  RowsView v;      ///< `[num_tokens, num_kv_heads, v_head_dim]`: a plain float, or the cache's dtype
+  RowsView v;  ///< `[num_tokens, num_kv_heads, v_head_dim]`: a plain float, or the cache's dtype
   CacheView k_cache;
   CacheView v_cache;  ///< blocks, heads and slots as in `k_cache`
   ScaleView k_scale;  ///< as in `write_kv`
@@ -94,11 +94,11 @@ inline void check_rotation(const char* where, const RopeWriteKvCall& call) {
     detail::throw_shape(where, "no cos_sin_cache; expected [max_position, rotary_dim]");
   }
   if (call.positions != nullptr) {
-    detail_slots::check_indices(where, "position", call.positions, call.k.num_tokens, 0,
-                                call.max_position);
+    detail_checks::check_indices(where, "position", call.positions, call.k.num_tokens, 0,
+                                 call.max_position);
   } else {
-    detail_slots::check_indices(where, "position", call.positions_int32, call.k.num_tokens, 0,
-                                call.max_position);
+    detail_checks::check_indices(where, "position", call.positions_int32, call.k.num_tokens, 0,
+                                 call.max_position);
   }
 }
 
@@ -108,13 +108,10 @@ inline void check_queries(const char* where, const RopeWriteKvCall& call) {
                       out.num_tokens == q.num_tokens && out.num_heads == q.num_heads &&
                       out.head_dim == q.head_dim;
   if (!shapes || !is_plain_float(q.dtype) || !is_plain_float(out.dtype)) {
-    const auto shape = [](const RowsView& r) {
-      return "[" + std::to_string(r.num_tokens) + ", " + std::to_string(r.num_heads) + ", " +
-             std::to_string(r.head_dim) + "] of " + std::string(dtype_name(r.dtype));
-    };
-    detail::throw_shape(where, "q " + shape(q) + " and q_out " + shape(out) +
+    using detail_checks::shape_text;
+    detail::throw_shape(where, "q " + shape_text(q) + " and q_out " + shape_text(out) +
                                    "; expected floats of one shape, tokens and head_dim as in k " +
-                                   shape(call.k));
+                                   shape_text(call.k));
   }
   if (q.num_tokens != 0 && (q.data == nullptr || out.data == nullptr)) {
     detail::throw_shape(where, "q or q_out without data; expected data");
@@ -125,8 +122,8 @@ inline void check(const RopeWriteKvCall& call) {
   constexpr const char* where = "cpu.rope_write_kv";
   detail_write_kv::check_caches(where, call.k_cache, call.v_cache, call.slot_mapping,
                                 call.k.num_tokens);
-  detail_slots::check_rows(where, "k", call.k, call.k.num_tokens, call.k_cache);
-  detail_slots::check_rows(where, "v", call.v, call.k.num_tokens, call.v_cache);
+  detail_checks::check_rows(where, "k", call.k, call.k.num_tokens, call.k_cache);
+  detail_checks::check_rows(where, "v", call.v, call.k.num_tokens, call.v_cache);
   if (!is_plain_float(call.k.dtype)) {
     detail::throw_shape(where, "k of " + std::string(dtype_name(call.k.dtype)) +
                                    "; expected float64, float32, float16 or bfloat16");
@@ -159,10 +156,10 @@ inline void check(const RopeWriteKvCall& call) {
 
 }  // namespace detail_rope_write_kv
 
-/// For each token: q and k are divided by the root of their mean square and multiplied by the weights,
-/// where there are any; rotated by the angles of the token's position; then q goes to `q_out`, k and v
-/// to the token's slot, as `write_kv` writes them. All in float32 (float64 for float64), rounded once.
-/// O(bytes).
+/// For each token: q and k are divided by the root of their mean square and multiplied by the
+/// weights, where there are any; rotated by the angles of the token's position; then q goes to
+/// `q_out`, k and v to the token's slot, as `write_kv` writes them. All in float32 (float64 for
+/// float64), rounded once. O(bytes).
 /// @throws InvalidSlotError for a slot outside the cache or a position outside `cos_sin_cache`;
 ///         ShapeError for shapes, dtypes or scales that do not go together, and for memory that is
 ///         shared; std::bad_alloc. Nothing was written.
@@ -174,8 +171,10 @@ void rope_write_kv(const RopeWriteKvCall& call, E& executor, const Kernels& kern
     return rows == DType::float64 ? DType::float64 : DType::float32;
   };
   const DType q_between = between(call.q.dtype), k_between = between(call.k.dtype);
-  const std::vector<std::byte> q_weight = converted_weight(call.q_norm_weight, call.q.dtype, kernels);
-  const std::vector<std::byte> k_weight = converted_weight(call.k_norm_weight, call.k.dtype, kernels);
+  const std::vector<std::byte> q_weight =
+      converted_weight(call.q_norm_weight, call.q.dtype, kernels);
+  const std::vector<std::byte> k_weight =
+      converted_weight(call.k_norm_weight, call.k.dtype, kernels);
   const detail_write_kv::Writer v(call.v.dtype, call.v_cache, call.v_scale, kernels);
   const detail_write_kv::Writer k(k_between, call.k_cache, call.k_scale, kernels);
   const ConvertRow write_q = kernels.rows.quantize(q_between, call.q_out.dtype);

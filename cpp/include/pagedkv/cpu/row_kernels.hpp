@@ -1,7 +1,7 @@
 #pragma once
 
-// What the operations that move keys and values do with one row: convert, rotate, merge. Functions of
-// one instruction set; part of the table `Kernels`.
+// What the operations that move keys and values do with one row: convert, rotate, merge. Functions
+// of one instruction set; part of the table `Kernels`.
 
 #include <cstddef>
 #include <cstdint>
@@ -43,9 +43,9 @@ struct RopeRow {
   DType dtype = DType::float32;     ///< a plain float
   const std::byte* from = nullptr;  ///< `[head_dim]`
   std::int64_t head_dim = 0;
-  std::int64_t rotary_dim = 0;      ///< even; the channels from there on are not rotated
-  bool interleaved = false;         ///< pairs are (2i, 2i + 1); else (i, i + rotary_dim / 2)
-  const float* cos_sin = nullptr;   ///< `[rotary_dim]`: cosines, then sines
+  std::int64_t rotary_dim = 0;     ///< even; the channels from there on are not rotated
+  bool interleaved = false;        ///< pairs are (2i, 2i + 1); else (i, i + rotary_dim / 2)
+  const float* cos_sin = nullptr;  ///< `[rotary_dim]`: cosines, then sines
   /// `[head_dim]`, float64 if `dtype` is, else float32; null: no norm.
   const std::byte* norm_weight = nullptr;
   double norm_eps = 0;
@@ -53,9 +53,9 @@ struct RopeRow {
 
 /// None allocates or throws; arguments were checked.
 struct RowKernels {
-  /// To any dtype of a cache from a plain float. Rounds to nearest, ties to even. What is beyond the
-  /// range of float8 and integers, infinity too, becomes their largest value; NaN stays NaN, and is 0
-  /// in integers.
+  /// To any dtype of a cache from a plain float. Rounds to nearest, ties to even. What is beyond
+  /// the range of float8 and integers, infinity too, becomes their largest value; NaN stays NaN,
+  /// and is 0 in integers.
   ConvertRow (*quantize)(DType from, DType to) noexcept;
   /// From any dtype of a cache to a plain float.
   ConvertRow (*dequantize)(DType from, DType to) noexcept;

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/cpu/checks.hpp"
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
 #include "pagedkv/cpu/row_kernels.hpp"
-#include "pagedkv/cpu/slots.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/cpu/views.hpp"
 
@@ -22,8 +22,8 @@ namespace pagedkv::inline v0_1::cpu {
 
 /// The arguments of `write_kv`.
 struct WriteKvCall {
-  RowsView k;         ///< `[num_tokens, num_kv_heads, head_dim]`: a plain float, or the cache's dtype
-  RowsView v;         ///< `[num_tokens, num_kv_heads, v_head_dim]`
+  RowsView k;  ///< `[num_tokens, num_kv_heads, head_dim]`: a plain float, or the cache's dtype
+  RowsView v;  ///< `[num_tokens, num_kv_heads, v_head_dim]`
   CacheView k_cache;
   CacheView v_cache;  ///< blocks, heads and slots as in `k_cache`
   ScaleView k_scale;  ///< of quantised caches; those of one number a slot are written
@@ -37,7 +37,8 @@ namespace detail_write_kv {
 class Writer {
  public:
   /// @param from  dtype of the rows.
-  Writer(DType from, const CacheView& cache, const ScaleView& scale, const Kernels& kernels) noexcept
+  Writer(DType from, const CacheView& cache, const ScaleView& scale,
+         const Kernels& kernels) noexcept
       : cache_(cache),
         scale_(scale),
         from_(from),
@@ -66,8 +67,8 @@ class Writer {
              std::int64_t offset, const RowTransfer& transfer) const noexcept {
     if (convert_ == nullptr) {
       transfer.copy({cache_.row(block, 0, offset), cache_.token_stride, cache_.head_stride,
-                     rows.row(first, 0), rows.token_stride, rows.head_stride, count,
-                     rows.num_heads, static_cast<std::int64_t>(row_bytes_)});
+                     rows.row(first, 0), rows.token_stride, rows.head_stride, count, rows.num_heads,
+                     static_cast<std::int64_t>(row_bytes_)});
       return;
     }
     for (std::int64_t token = 0; token < count; ++token) {
@@ -98,8 +99,8 @@ class Writer {
   double (*largest_)(DType, const std::byte*, std::int64_t) noexcept;
 };
 
-/// Calls `work(first, count, block, offset)` for runs of tokens of [begin, end) whose slots follow one
-/// another in a block.
+/// Calls `work(first, count, block, offset)` for runs of tokens of [begin, end) whose slots follow
+/// one another in a block.
 template <class Work>
 void for_each_run(const std::int64_t* slots, std::int64_t begin, std::int64_t end,
                   std::int64_t block_size, Work&& work) {
@@ -136,7 +137,8 @@ inline void check_dtypes(const char* where, const char* name, DType from, const 
                                    "; expected scales only where the cache is quantised");
   }
   if (scale.per_token() && scale.data == nullptr) {
-    detail::throw_shape(where, std::string(name) + " with one scale a slot, no data; expected data");
+    detail::throw_shape(where,
+                        std::string(name) + " with one scale a slot, no data; expected data");
   }
   if (scale.per_token() && from == cache.dtype) {
     detail::throw_shape(where, pair() +
@@ -148,20 +150,20 @@ inline void check_dtypes(const char* where, const char* name, DType from, const 
 /// What every write checks of its caches.
 inline void check_caches(const char* where, const CacheView& k, const CacheView& v,
                          const std::int64_t* slots, std::int64_t num_tokens) {
-  detail_slots::check_cache(where, "k_cache", k);
-  detail_slots::check_cache(where, "v_cache", v);
-  detail_slots::check_pair(where, k, v);
+  detail_checks::check_cache(where, "k_cache", k);
+  detail_checks::check_cache(where, "v_cache", v);
+  detail_checks::check_pair(where, k, v);
   if (slots == nullptr && num_tokens != 0) {
     detail::throw_shape(where, "no slot_mapping; expected one slot a token");
   }
-  detail_slots::check_indices(where, "slot", slots, num_tokens, kNoSlot,
-                              k.num_blocks * k.block_size);
+  detail_checks::check_indices(where, "slot", slots, num_tokens, kNoSlot,
+                               k.num_blocks * k.block_size);
 }
 
 inline void check(const WriteKvCall& call, const char* where) {
   check_caches(where, call.k_cache, call.v_cache, call.slot_mapping, call.k.num_tokens);
-  detail_slots::check_rows(where, "k", call.k, call.k.num_tokens, call.k_cache);
-  detail_slots::check_rows(where, "v", call.v, call.k.num_tokens, call.v_cache);
+  detail_checks::check_rows(where, "k", call.k, call.k.num_tokens, call.k_cache);
+  detail_checks::check_rows(where, "v", call.v, call.k.num_tokens, call.v_cache);
   check_dtypes(where, "k", call.k.dtype, call.k_cache, call.k_scale);
   check_dtypes(where, "v", call.v.dtype, call.v_cache, call.v_scale);
   const MemoryRegion k_scale(call.k_scale, call.k_cache), v_scale(call.v_scale, call.v_cache);
@@ -174,20 +176,22 @@ inline void check(const WriteKvCall& call, const char* where) {
 }
 
 /// Bytes that one token is read and written with.
-[[nodiscard]] inline std::int64_t token_bytes(const RowsView& rows, const CacheView& cache) noexcept {
+[[nodiscard]] inline std::int64_t token_bytes(const RowsView& rows,
+                                              const CacheView& cache) noexcept {
   return rows.num_heads * static_cast<std::int64_t>(rows.row_bytes() + cache.row_bytes());
 }
 
 }  // namespace detail_write_kv
 
-/// Writes the keys and values of n tokens to their slots. Rows of the cache's own dtype, also float8,
-/// int8 and int4, are copied as they are. Others are divided by their scale and rounded to nearest,
-/// ties to even; beyond the range of float8 and integers they become its largest value; NaN stays NaN,
-/// and becomes 0 in integers. A scale a (block, head, slot) is computed: the largest magnitude of the
-/// row over that of the dtype, at least the smallest normal float32. When several tokens have one slot,
-/// what it holds then is one of them or parts of several. O(bytes).
+/// Writes the keys and values of n tokens to their slots. Rows of the cache's own dtype, also
+/// float8, int8 and int4, are copied as they are. Others are divided by their scale and rounded to
+/// nearest, ties to even; beyond the range of float8 and integers they become its largest value;
+/// NaN stays NaN, and becomes 0 in integers. A scale a (block, head, slot) is computed: the largest
+/// magnitude of the row over that of the dtype, at least the smallest normal float32. When several
+/// tokens have one slot, what it holds then is one of them or parts of several. O(bytes).
 /// @param where  the function that errors name.
-/// @throws InvalidSlotError for a slot outside the cache; ShapeError for shapes, dtypes or scales that
+/// @throws InvalidSlotError for a slot outside the cache; ShapeError for shapes, dtypes or scales
+/// that
 ///         do not go together, and for memory that is shared; std::bad_alloc. Nothing was written.
 template <Executor E>
 void write_kv(const WriteKvCall& call, E& executor, const Kernels& kernels,

@@ -92,8 +92,8 @@ inline void stream_bytes(std::byte* to, const std::byte* from, std::size_t size)
 }
 inline void stream_fence() noexcept { _mm_sfence(); }
 
-/// A few hundred bytes, for which a call of memcpy is a large part. Around the caches only where that
-/// writes whole lines.
+/// A few hundred bytes, for which a call of memcpy is a large part. Around the caches only where
+/// that writes whole lines.
 inline void copy_short(std::byte* to, const std::byte* from, std::size_t size,
                        bool around_caches) noexcept {
   if (size < 16) {

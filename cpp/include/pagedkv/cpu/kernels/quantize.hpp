@@ -20,8 +20,7 @@ inline constexpr std::int64_t kPartSize = 64;
 
 /// Floats where both sides are narrower than doubles.
 template <DType from, DType to>
-using Between =
-    std::conditional_t<from == DType::float64 || to == DType::float64, double, float>;
+using Between = std::conditional_t<from == DType::float64 || to == DType::float64, double, float>;
 
 /// A double as a float whose last bit tells that something was cut off, so that rounding the float
 /// once more, to fewer bits, gives what rounding the double would.

@@ -13,8 +13,8 @@ namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
 /// x = x / sqrt(mean of squares + eps) * weight
 template <class V>
-inline void rms_norm(typename V::Scalar* x, std::int64_t size,
-                     const typename V::Scalar* weight, double eps) noexcept {
+inline void rms_norm(typename V::Scalar* x, std::int64_t size, const typename V::Scalar* weight,
+                     double eps) noexcept {
   using T = typename V::Scalar;
   V sums = V::zero();
   std::int64_t i = 0;
