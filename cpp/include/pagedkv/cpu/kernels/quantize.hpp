@@ -15,7 +15,7 @@
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
-/// Elements that are converted at a time: their floats stay in the first cache.
+/// Elements that are converted at a time where it is not a vector of them.
 inline constexpr std::int64_t kPartSize = 64;
 
 /// Floats where both sides are narrower than doubles.
@@ -34,122 +34,223 @@ using Between = std::conditional_t<from == DType::float64 || to == DType::float6
   return std::bit_cast<float>(exact ? bits : odd);
 }
 
-/// Magnitude and sign as float8 with `mantissa` bits of mantissa; `least` is the exponent of its
-/// smallest normal value.
-template <int mantissa, int least>
-[[nodiscard]] inline std::uint32_t to_float8(float x, float largest) noexcept {
-  const auto all = std::bit_cast<std::uint32_t>(x);
-  const std::uint32_t sign = all >> 24 & 0x80U;
-  const std::uint32_t magnitude = all & 0x7fffffffU;
-  const std::uint32_t most = std::bit_cast<std::uint32_t>(largest);
-  const std::uint32_t bits = magnitude < most ? magnitude : most;
+inline constexpr std::int32_t kMagnitude = 0x7fffffff;
+inline constexpr std::int32_t kInfinity = 0x7f800000;
+
+/// `magnitude`, the bits of floats that are not negative, rounded to multiples of 2^`exponent` and
+/// divided by it. At most 2^22 of them.
+template <int exponent>
+[[nodiscard]] inline I32 in_units(I32 magnitude) noexcept {
+  // The last bit of the sum is worth one unit: the processor rounds.
+  const I32 unit = I32::all((127 + 23 + exponent) << 23);
+  return I32::bits_of(magnitude.as_float() + unit.as_float()) - unit;
+}
+
+/// As float8 with `mantissa` bits of mantissa, values up to `largest`; the smallest normal one is
+/// 2^`least`.
+template <int mantissa, int least, int largest>
+[[nodiscard]] inline I32 to_float8(F32 x) noexcept {
+  const I32 all = I32::bits_of(x);
+  const I32 magnitude = all & I32::all(kMagnitude);
+  const I32 bits =
+      min(magnitude, I32::all(std::bit_cast<std::int32_t>(static_cast<float>(largest))));
   constexpr int shift = 23 - mantissa;
-  constexpr std::uint32_t half = (1U << (shift - 1)) - 1;
-  constexpr std::uint32_t bias = static_cast<std::uint32_t>(126 + least) << mantissa;
-  const std::uint32_t normal = ((bits + half + (bits >> shift & 1U)) >> shift) - bias;
-  // Added to this, a subnormal value is rounded by the processor at its last bit.
-  constexpr std::uint32_t unit = static_cast<std::uint32_t>(127 + least - mantissa + 23) << 23;
-  const std::uint32_t subnormal =
-      std::bit_cast<std::uint32_t>(std::bit_cast<float>(bits) + std::bit_cast<float>(unit)) - unit;
-  constexpr std::uint32_t first_normal = static_cast<std::uint32_t>(127 + least) << 23;
-  const std::uint32_t value = bits < first_normal ? subnormal : normal;
-  return sign | (magnitude > 0x7f800000U ? 0x7fU : value);
+  const I32 tie = bits.template shifted_right<shift>() & I32::all(1);
+  const I32 normal =
+      (bits + I32::all((1 << (shift - 1)) - 1) + tie).template shifted_right<shift>() -
+      I32::all((126 + least) << mantissa);
+  const I32 first_normal = I32::all((127 + least) << 23);
+  const I32 value = select_greater(first_normal, bits, in_units<least - mantissa>(bits), normal);
+  const I32 sign = all.template shifted_right<24>() & I32::all(0x80);
+  return sign | select_greater(magnitude, I32::all(kInfinity), I32::all(0x7f), value);
 }
 
-/// To nearest, ties to even, within [lowest, highest]; NaN is 0.
-[[nodiscard]] inline std::int32_t to_integer(float x, float lowest, float highest) noexcept {
-  const float number = x == x ? x : 0.0F;
-  const float raised = number > lowest ? number : lowest;
-  const float bounded = raised < highest ? raised : highest;
-  constexpr float unit = 12582912.0F;  // 1.5 * 2^23: the last bit of the sum is worth 1
-  return std::bit_cast<std::int32_t>(bounded + unit) - std::bit_cast<std::int32_t>(unit);
+/// To nearest, ties to even, within [-most - 1, most]; NaN is 0. Only the bits of `mask` are kept.
+template <int most, int mask>
+[[nodiscard]] inline I32 to_integer(F32 x) noexcept {
+  const I32 all = I32::bits_of(x);
+  const I32 magnitude = all & I32::all(kMagnitude);
+  const I32 above = I32::all(std::bit_cast<std::int32_t>(static_cast<float>(most + 1)));
+  const I32 number =
+      select_greater(magnitude, I32::all(kInfinity), I32::zero(), min(magnitude, above));
+  const I32 negative = all.template shifted_right<31>();  // 1
+  const I32 units = min(in_units<0>(number), I32::all(most) + negative);
+  const I32 value = select_greater(negative, I32::zero(), I32::zero() - units, units);
+  return value & I32::all(mask);
 }
 
-/// Writes `size` floats as elements of `dtype`.
+/// To nearest, ties to even; NaN stays NaN.
+[[nodiscard]] inline I32 to_bfloat16(F32 x) noexcept {
+  const I32 bits = I32::bits_of(x);
+  const I32 high = bits.template shifted_right<16>();
+  const I32 rounded = (bits + I32::all(0x7fff) + (high & I32::all(1))).template shifted_right<16>();
+  return select_greater(bits & I32::all(kMagnitude), I32::all(kInfinity), high | I32::all(0x40),
+                        rounded);
+}
+
+/// A vector of elements as floats, in order; not of int4.
 template <DType dtype>
-inline void write_floats(const float* from, std::byte* to, std::int64_t size) noexcept {
+[[nodiscard]] inline F32 load_floats(const std::byte* p) noexcept {
+  if constexpr (dtype == DType::bfloat16) {
+    return F32::from_bf16(p);
+  } else {
+    F32 x[1];
+    Elements<dtype>::load(p, x);
+    return x[0];
+  }
+}
+
+/// A vector of floats as elements; those of int4 a byte each.
+template <DType dtype>
+inline void store_floats(F32 x, std::byte* p) noexcept {
   if constexpr (dtype == DType::float32) {
-    std::memcpy(to, from, static_cast<std::size_t>(size) * 4);
-  } else if constexpr (dtype == DType::bfloat16) {
-    for (std::int64_t i = 0; i < size; ++i) {
-      const auto bits = std::bit_cast<std::uint32_t>(from[i]);
-      const std::uint32_t rounded = (bits + 0x7fffU + (bits >> 16 & 1U)) >> 16;
-      const bool nan = (bits & 0x7fffffffU) > 0x7f800000U;
-      const auto x = static_cast<std::uint16_t>(nan ? bits >> 16 | 0x40U : rounded);
-      std::memcpy(to + i * 2, &x, 2);
-    }
+    x.store(reinterpret_cast<float*>(p));
   } else if constexpr (dtype == DType::float16) {
-    std::int64_t i = 0;
-    for (; i + F32::width <= size; i += F32::width) F32::load(from + i).to_f16(to + i * 2);
-    if (i < size) write_result(dtype, to + i * 2, from + i, size - i);
-  } else if constexpr (dtype == DType::int4) {
-    for (std::int64_t i = 0; i < size / 2; ++i) {
-      const std::int32_t low = to_integer(from[2 * i], -8, 7);
-      const std::int32_t high = to_integer(from[2 * i + 1], -8, 7);
-      to[i] = static_cast<std::byte>((low & 15) | (high & 15) << 4);
+    x.to_f16(p);
+  } else if constexpr (dtype == DType::bfloat16) {
+    to_bfloat16(x).store_u16(p);
+  } else if constexpr (dtype == DType::float8_e4m3) {
+    to_float8<3, -6, 448>(x).store_u8(p);
+  } else if constexpr (dtype == DType::float8_e5m2) {
+    to_float8<2, -14, 57344>(x).store_u8(p);
+  } else if constexpr (dtype == DType::int8) {
+    to_integer<127, 255>(x).store_u8(p);
+  } else {
+    static_assert(dtype == DType::int4);
+    to_integer<7, 15>(x).store_u8(p);
+  }
+}
+
+/// Bytes of an element between `store_floats` and the row.
+template <DType dtype>
+inline constexpr std::int64_t kStoredBytes = dtype == DType::int4 ? 1 : dtype_bits(dtype) / 8;
+
+/// Packs elements of int4, a byte each, into a row.
+inline void pack_int4(const std::byte* codes, std::byte* to, std::int64_t size) noexcept {
+  std::int64_t i = 0;
+  if constexpr (std::endian::native == std::endian::little) {
+    for (; i + 8 <= size; i += 8, to += 4) {
+      std::uint64_t x;
+      std::memcpy(&x, codes + i, 8);
+      x = (x | x >> 4) & 0x00ff00ff00ff00ffU;
+      x = (x | x >> 8) & 0x0000ffff0000ffffU;
+      const auto packed = static_cast<std::uint32_t>(x | x >> 16);
+      std::memcpy(to, &packed, 4);
+    }
+  }
+  for (; i < size; i += 2) *to++ = codes[i] | codes[i + 1] << 4;
+}
+
+/// Calls `work` for a row of floats, a vector at a time, and writes what it returns.
+/// @param read  gives the vector from element i on; of fewer than a vector, the first `count` lanes
+///              matter.
+template <DType target, class Read>
+inline void write_vectors(std::byte* to, std::int64_t size, Read&& read) noexcept {
+  constexpr std::int64_t bytes = kStoredBytes<target>, width = F32::width;
+  if constexpr (target == DType::int4) {
+    constexpr std::int64_t part_size = 64;
+    for (std::int64_t done = 0; done < size; done += part_size) {
+      const std::int64_t count = size - done < part_size ? size - done : part_size;
+      std::byte codes[part_size];
+      for (std::int64_t i = 0; i < count; i += width) {
+        store_floats<target>(read(done + i, size - done - i), codes + i);
+      }
+      pack_int4(codes, to + done / 2, count);
     }
   } else {
-    for (std::int64_t i = 0; i < size; ++i) {
-      if constexpr (dtype == DType::float8_e4m3) {
-        to[i] = static_cast<std::byte>(to_float8<3, -6>(from[i], 448));
-      } else if constexpr (dtype == DType::float8_e5m2) {
-        to[i] = static_cast<std::byte>(to_float8<2, -14>(from[i], 57344));
-      } else {
-        static_assert(dtype == DType::int8);
-        to[i] = static_cast<std::byte>(to_integer(from[i], -128, 127) & 255);
-      }
+    std::int64_t i = 0;
+    for (; i + width <= size; i += width) store_floats<target>(read(i, width), to + i * bytes);
+    if (i < size) {
+      std::byte last[bytes * width];
+      store_floats<target>(read(i, size - i), last);
+      std::memcpy(to + i * bytes, last, static_cast<std::size_t>((size - i) * bytes));
     }
   }
 }
 
-/// At most `kPartSize` doubles.
-template <DType dtype>
+/// Writes a row of floats.
+template <DType target>
+inline void write_floats(const float* from, std::byte* to, std::int64_t size) noexcept {
+  write_vectors<target>(to, size, [from](std::int64_t i, std::int64_t count) {
+    if (count >= F32::width) return F32::load(from + i);
+    float last[F32::width] = {};
+    for (std::int64_t j = 0; j < count; ++j) last[j] = from[i + j];
+    return F32::load(last);
+  });
+}
+
+/// The same of at most `kPartSize` doubles.
+template <DType target>
 inline void write_floats(const double* from, std::byte* to, std::int64_t size) noexcept {
-  if constexpr (dtype == DType::float64) {
+  if constexpr (target == DType::float64) {
     std::memcpy(to, from, static_cast<std::size_t>(size) * 8);
   } else {
     float narrow[kPartSize];
     for (std::int64_t i = 0; i < size; ++i) {
-      narrow[i] = dtype == DType::float32 ? static_cast<float>(from[i]) : to_odd_float(from[i]);
+      narrow[i] = target == DType::float32 ? static_cast<float>(from[i]) : to_odd_float(from[i]);
     }
-    write_floats<dtype>(narrow, to, size);
+    write_floats<target>(narrow, to, size);
   }
 }
 
-/// Calls `work(part, done, count)` with parts of the row as floats.
-template <DType dtype, class T, class Work>
+/// Calls `work(part, done, count)` with parts of a row in order.
+template <DType source, class T, class Work>
 inline void in_parts(const std::byte* from, std::int64_t size, Work&& work) noexcept {
   T part[kPartSize];
   for (std::int64_t done = 0; done < size; done += kPartSize) {
     const std::int64_t count = size - done < kPartSize ? size - done : kPartSize;
-    read_row<dtype>(from + bytes_of_elements(dtype, done), part, count);
+    read_row<source>(from + bytes_of_elements(source, done), part, count);
     work(part, done, count);
+  }
+}
+
+/// A row becomes one of another dtype, each element through `change`.
+template <DType source, DType target, class Change>
+inline void convert_row(const std::byte* from, std::byte* to, std::int64_t size,
+                        Change&& change) noexcept {
+  using T = Between<source, target>;
+  if constexpr (std::is_same_v<T, double> || source == DType::int4) {
+    in_parts<source, T>(from, size, [&](T* part, std::int64_t done, std::int64_t count) {
+      for (std::int64_t i = 0; i < count; ++i) part[i] = change(part[i]);
+      write_floats<target>(part, to + bytes_of_elements(target, done), count);
+    });
+  } else {
+    write_vectors<target>(to, size, [&](std::int64_t i, std::int64_t count) {
+      constexpr std::int64_t bytes = dtype_bits(source) / 8;
+      if (count >= F32::width) return change(load_floats<source>(from + i * bytes));
+      std::byte last[bytes * F32::width] = {};
+      std::memcpy(last, from + i * bytes, static_cast<std::size_t>(count * bytes));
+      return change(load_floats<source>(last));
+    });
   }
 }
 
 template <DType source, DType target>
 inline void quantize_row(const std::byte* from, std::byte* to, std::int64_t size,
                          float scale) noexcept {
-  using T = Between<source, target>;
-  in_parts<source, T>(from, size, [&](T* part, std::int64_t done, std::int64_t count) {
-    if (scale != 1) {
-      const T by = scale;
-      for (std::int64_t i = 0; i < count; ++i) part[i] /= by;
+  if (scale == 1) {
+    return convert_row<source, target>(from, to, size, [](auto x) { return x; });
+  }
+  const F32 by = F32::all(scale);
+  convert_row<source, target>(from, to, size, [&](auto x) {
+    if constexpr (std::is_same_v<decltype(x), F32>) {
+      return x / by;
+    } else {
+      return x / static_cast<decltype(x)>(scale);
     }
-    write_floats<target>(part, to + bytes_of_elements(target, done), count);
   });
 }
 
 template <DType source, DType target>
 inline void dequantize_row(const std::byte* from, std::byte* to, std::int64_t size,
                            float scale) noexcept {
-  using T = Between<source, target>;
-  in_parts<source, T>(from, size, [&](T* part, std::int64_t done, std::int64_t count) {
-    if (scale != 1) {
-      const T by = scale;
-      for (std::int64_t i = 0; i < count; ++i) part[i] *= by;
+  const F32 by = F32::all(scale);
+  convert_row<source, target>(from, to, size, [&](auto x) {
+    if constexpr (std::is_same_v<decltype(x), F32>) {
+      return x * by;
+    } else {
+      return x * static_cast<decltype(x)>(scale);
     }
-    write_floats<target>(part, to + bytes_of_elements(target, done), count);
   });
 }
 
@@ -193,24 +294,33 @@ inline ConvertRow dequantize(DType from, DType to) noexcept {
 inline double largest(DType dtype, const std::byte* row, std::int64_t size) noexcept {
   return with_plain_float(dtype, [&]<DType source>() -> double {
     using T = Between<source, DType::float32>;
-    T found[16] = {};  // side by side, as a sum over one would be in order
-    in_parts<source, T>(row, size, [&](const T* part, std::int64_t, std::int64_t count) {
-      std::int64_t i = 0;
-      for (; i + 16 <= count; i += 16) {
-        for (int j = 0; j < 16; ++j) {
-          const T x = part[i + j] < 0 ? -part[i + j] : part[i + j];
-          found[j] = x > found[j] ? x : found[j];
-        }
+    using V = std::conditional_t<source == DType::float64, F64, F32>;
+    V found = V::zero();
+    const auto add = [&found](V value) {
+      const V x = abs(value);
+      found = select_less(found, x, x, found);  // never NaN
+    };
+    T last = 0;
+    std::int64_t i = 0;
+    if constexpr (source != DType::float64) {
+      for (; i + V::width <= size; i += V::width) {
+        add(load_floats<source>(row + bytes_of_elements(source, i)));
       }
-      for (; i < count; ++i) {
-        const T x = part[i] < 0 ? -part[i] : part[i];
-        found[0] = x > found[0] ? x : found[0];
+    } else {
+      for (; i + V::width <= size; i += V::width) {
+        add(V::load(reinterpret_cast<const double*>(row) + i));
       }
-    });
-    constexpr T most = std::numeric_limits<float>::max();
-    T result = 0;
-    for (const T x : found) result = x > result ? x : result;
-    return result < most ? result : most;
+    }
+    if (i < size) {
+      T rest[V::width] = {};
+      read_row<source>(row + bytes_of_elements(source, i), rest, size - i);
+      add(V::load(rest));
+    }
+    T lanes[V::width];
+    found.store(lanes);
+    for (const T x : lanes) last = x > last ? x : last;
+    constexpr T limit = std::numeric_limits<float>::max();
+    return last < limit ? last : limit;
   });
 }
 

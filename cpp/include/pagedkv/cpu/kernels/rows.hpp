@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "pagedkv/core/dtype.hpp"
 #include "pagedkv/cpu/simd/vectors.hpp"
@@ -101,8 +102,14 @@ inline void read_row(const std::byte* from, T* to, std::int64_t size) noexcept {
   };
   std::int64_t i = 0;
   for (; i + E::chunk <= size; i += E::chunk, from += bytes) {
-    one(from);
-    for (int j = 0; j < E::chunk; ++j) to[i + j] = static_cast<T>(part[j]);
+    if constexpr (E::vectors == 1 && std::is_same_v<T, typename V::Scalar>) {
+      V x[1];
+      E::load(from, x);
+      x[0].store(to + i);
+    } else {
+      one(from);
+      for (int j = 0; j < E::chunk; ++j) to[i + j] = static_cast<T>(part[j]);
+    }
   }
   if (i < size) {
     std::byte padded[bytes] = {};
