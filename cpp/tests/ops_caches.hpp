@@ -23,8 +23,8 @@ using pagedkv::cpu::ScaleView;
 struct TestCache {
   TestCache(DType dtype, std::int64_t num_blocks, std::int64_t num_heads, std::int64_t block_size,
             std::int64_t head_dim, Layout layout, Values values, std::mt19937_64& random)
-      : bytes(random_elements(dtype, num_blocks * num_heads * block_size * head_dim, values,
-                              random)),
+      : bytes(
+            random_elements(dtype, num_blocks * num_heads * block_size * head_dim, values, random)),
         before(bytes),
         view(pagedkv::cpu::cache_view(bytes.data(), dtype, num_blocks, num_heads, block_size,
                                       head_dim, layout)) {}

@@ -23,9 +23,9 @@ inline constexpr DType kPlainFloats[] = {DType::float64, DType::float32, DType::
                                          DType::bfloat16};
 inline constexpr DType kQuantized[] = {DType::float8_e4m3, DType::float8_e5m2, DType::int8,
                                        DType::int4};
-inline constexpr DType kCacheDTypes[] = {DType::float64,     DType::float32,     DType::float16,
-                                         DType::bfloat16,    DType::float8_e4m3, DType::float8_e5m2,
-                                         DType::int8,        DType::int4};
+inline constexpr DType kCacheDTypes[] = {DType::float64,  DType::float32,     DType::float16,
+                                         DType::bfloat16, DType::float8_e4m3, DType::float8_e5m2,
+                                         DType::int8,     DType::int4};
 
 /// A binary floating point format.
 struct FloatFormat {
@@ -59,6 +59,11 @@ inline double value_of_bits(DType dtype, std::uint64_t bits) {
     std::memcpy(&x, &bits, 8);
     return x;
   }
+  if (dtype == DType::float32) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+  }
   const FloatFormat f = format_of(dtype);
   const std::uint64_t mantissa = bits & ((std::uint64_t{1} << f.mantissa_bits) - 1);
   const auto exponent =
@@ -81,6 +86,17 @@ inline double value_of_bits(DType dtype, std::uint64_t bits) {
   return negative ? -magnitude : magnitude;
 }
 
+/// The values of a dtype of at most 16 bits, by their bits.
+inline const std::vector<double>& values_of(DType dtype) {
+  static std::vector<double> tables[16];
+  std::vector<double>& table = tables[static_cast<std::size_t>(dtype)];
+  for (std::uint64_t bits = table.size(); bits < std::uint64_t{1} << pagedkv::dtype_bits(dtype);
+       ++bits) {
+    table.push_back(value_of_bits(dtype, bits));
+  }
+  return table;
+}
+
 /// Element `i` of a row.
 inline double element(DType dtype, const std::byte* row, std::int64_t i) {
   if (dtype == DType::int4) {
@@ -89,7 +105,7 @@ inline double element(DType dtype, const std::byte* row, std::int64_t i) {
   const std::size_t size = pagedkv::dtype_bits(dtype) / 8;
   std::uint64_t bits = 0;
   std::memcpy(&bits, row + i * static_cast<std::int64_t>(size), size);
-  return value_of_bits(dtype, bits);
+  return size > 2 ? value_of_bits(dtype, bits) : values_of(dtype)[bits];
 }
 
 /// Largest finite value.
@@ -149,7 +165,10 @@ enum class Values {
 inline std::vector<std::byte> random_elements(DType dtype, std::int64_t count, Values values,
                                               std::mt19937_64& random) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(count) * pagedkv::dtype_bits(dtype) / 8);
-  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+  for (std::size_t i = 0; i < bytes.size(); i += 8) {
+    const std::uint64_t bits = random();
+    std::memcpy(bytes.data() + i, &bits, std::min<std::size_t>(8, bytes.size() - i));
+  }
   if (values == Values::any_bits || is_integer(dtype)) return bytes;
   const std::size_t size = pagedkv::dtype_bits(dtype) / 8;
   const FloatFormat f = format_of(dtype);
@@ -157,8 +176,7 @@ inline std::vector<std::byte> random_elements(DType dtype, std::int64_t count, V
     std::uint64_t bits = 0;
     std::memcpy(&bits, bytes.data() + i, size);
     const std::uint64_t exponents = (std::uint64_t{1} << f.exponent_bits) - 1;
-    const auto exponent =
-        static_cast<std::uint64_t>(f.bias() + 2 - static_cast<int>(random() % 6));
+    const auto exponent = static_cast<std::uint64_t>(f.bias() + 2 - static_cast<int>(random() % 6));
     bits = (bits & ~(exponents << f.mantissa_bits)) | exponent << f.mantissa_bits;
     std::memcpy(bytes.data() + i, &bits, size);
   }
@@ -175,11 +193,12 @@ inline void set_element(DType dtype, std::byte* row, std::int64_t i, double x) {
     const auto as_float = static_cast<float>(x);
     std::uint32_t low = 0;
     std::memcpy(&low, &as_float, 4);
-    bits = dtype == DType::float32    ? low
-           : dtype == DType::bfloat16 ? low >> 16
-                                      : 0;
-    for (std::uint64_t half = 0; dtype == DType::float16 && half < 0x10000; ++half) {
-      if (same_value(dtype, value_of_bits(dtype, half), x)) bits = half;
+    bits = dtype == DType::float32 ? low : dtype == DType::bfloat16 ? low >> 16 : 0;
+    if (dtype == DType::float16) {
+      const auto& values = values_of(dtype);
+      const auto found =
+          std::ranges::find_if(values, [&](double value) { return same_value(dtype, value, x); });
+      bits = static_cast<std::uint64_t>(found - values.begin());
     }
   }
   const auto size = static_cast<std::size_t>(1 + f.exponent_bits + f.mantissa_bits) / 8;

@@ -1,7 +1,5 @@
 // write_kv: rows get to their slots, in every dtype, and nothing else changes.
 
-#include "pagedkv/cpu/write_kv.hpp"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -14,6 +12,7 @@
 #include "ops_caches.hpp"
 #include "ops_kernels.hpp"
 #include "pagedkv/cpu/mla_write.hpp"
+#include "pagedkv/cpu/write_kv.hpp"
 
 namespace {
 
@@ -44,7 +43,8 @@ void expect_written(const RowsView& rows, std::int64_t token, const TestCache& c
 }
 
 void expect_unwritten(const TestCache& cache, const std::vector<std::int64_t>& slots) {
-  std::vector<bool> written(static_cast<std::size_t>(cache.view.num_blocks * cache.view.block_size));
+  std::vector<bool> written(
+      static_cast<std::size_t>(cache.view.num_blocks * cache.view.block_size));
   for (const std::int64_t slot : slots) {
     if (slot >= 0) written[static_cast<std::size_t>(slot)] = true;
   }
@@ -64,8 +64,7 @@ std::string named(const testing::TestParamInfo<std::tuple<Layout, std::int64_t, 
          std::to_string(std::get<1>(i.param)) + "_dim_" + std::to_string(std::get<2>(i.param));
 }
 
-class WriteKv
-    : public testing::TestWithParam<std::tuple<Layout, std::int64_t, std::int64_t>> {};
+class WriteKv : public testing::TestWithParam<std::tuple<Layout, std::int64_t, std::int64_t>> {};
 
 TEST_P(WriteKv, PutsEveryDTypeIntoEveryOtherOne) {
   const auto [layout, block_size, head_dim] = GetParam();
@@ -318,9 +317,8 @@ TEST_F(WriteKvErrors, ASlotOutsideTheCacheIsRefusedBeforeAnythingIsWritten) {
        {std::int64_t{16}, std::int64_t{-2}, std::numeric_limits<std::int64_t>::max(),
         std::numeric_limits<std::int64_t>::min()}) {
     slots[2] = slot;
-    const auto error =
-        expect_error<InvalidSlotError>([&] { write(); }, "cpu.write_kv",
-                                       "slot " + std::to_string(slot) + " at 2", "-1 to 15");
+    const auto error = expect_error<InvalidSlotError>(
+        [&] { write(); }, "cpu.write_kv", "slot " + std::to_string(slot) + " at 2", "-1 to 15");
     EXPECT_EQ(error.slot(), static_cast<std::uint64_t>(slot));
     EXPECT_TRUE(k_cache.unchanged() && v_cache.unchanged());
   }
