@@ -4,6 +4,7 @@
 
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/kernels/attention.hpp"
+#include "pagedkv/cpu/kernels/row_kernels.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
 
@@ -12,8 +13,13 @@ namespace PAGEDKV_ISA_NAMESPACE {
 
 /// The kernels for the flags that this translation unit is compiled with.
 [[nodiscard]] inline const Kernels& native_kernels() noexcept {
-  static constexpr Kernels kernels{
-      Isa::PAGEDKV_ISA_ENUM, kDirectRows, kPackedRows, &attention_scratch, &attend, &merge};
+  static constexpr Kernels kernels{Isa::PAGEDKV_ISA_ENUM,
+                                   kDirectRows,
+                                   kPackedRows,
+                                   &attention_scratch,
+                                   &attend,
+                                   &merge,
+                                   kRowKernels};
   return kernels;
 }
 

@@ -65,43 +65,43 @@ struct Elements<DType::float64> {
 /// One row as floats, in order.
 template <DType dtype, class T>
 inline void read_row(const std::byte* from, T* to, std::int64_t size) noexcept {
-  // Those in pairs are put into order again, but bfloat16 can be read in order as well.
-  using E = Elements<dtype>;
-  using V = typename E::Vector;
-  constexpr int chunk = dtype == DType::bfloat16 ? V::width : E::chunk;
-  constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
-  const auto read = [](const std::byte* p, typename V::Scalar* out) {
-    if constexpr (dtype == DType::bfloat16) {
-      V::from_bf16(p).store(out);
-    } else if constexpr (E::vectors == 1) {
-      V x[1];
-      E::load(p, x);
-      x[0].store(out);
-    } else {
-      V x[E::vectors];
-      E::load(p, x);
-      typename V::Scalar lanes[chunk];
-      for (int v = 0; v < E::vectors; ++v) x[v].store(lanes + v * V::width);
-      for (int i = 0; i < chunk; ++i) out[E::channel(i / V::width, i % V::width)] = lanes[i];
+  if constexpr (dtype == DType::int4) {
+    // Two a byte come out of order from `Elements`; in order, the compiler's own vectors do better.
+    for (std::int64_t i = 0; i < size / 2; ++i) {
+      const auto x = static_cast<std::int32_t>(from[i]);
+      to[2 * i] = static_cast<T>(((x & 15) ^ 8) - 8);
+      to[2 * i + 1] = static_cast<T>((x >> 4 ^ 8) - 8);
     }
-  };
-  const auto put = [&](const std::byte* p, T* out, std::int64_t count) {
-    typename V::Scalar part[chunk];
-    read(p, part);
-    for (std::int64_t j = 0; j < count; ++j) out[j] = static_cast<T>(part[j]);
-  };
-  std::int64_t i = 0;
-  for (; i + chunk <= size; i += chunk, from += bytes) {
-    if constexpr (std::is_same_v<T, typename V::Scalar>) {
-      read(from, to + i);
-    } else {
-      put(from, to + i, chunk);
+  } else {
+    using V = typename Elements<dtype>::Vector;
+    constexpr std::int64_t bytes = bytes_of_elements(dtype, V::width);
+    const auto load = [](const std::byte* p) {
+      if constexpr (dtype == DType::bfloat16) {
+        return V::from_bf16(p);
+      } else {
+        V x[1];
+        Elements<dtype>::load(p, x);
+        return x[0];
+      }
+    };
+    const auto put = [&](const std::byte* p, T* out, std::int64_t count) {
+      typename V::Scalar part[V::width];
+      load(p).store(part);
+      for (std::int64_t j = 0; j < count; ++j) out[j] = static_cast<T>(part[j]);
+    };
+    std::int64_t i = 0;
+    for (; i + V::width <= size; i += V::width, from += bytes) {
+      if constexpr (std::is_same_v<T, typename V::Scalar>) {
+        load(from).store(to + i);
+      } else {
+        put(from, to + i, V::width);
+      }
     }
-  }
-  if (i < size) {
-    std::byte padded[bytes] = {};
-    std::memcpy(padded, from, static_cast<std::size_t>(bytes_of_elements(dtype, size - i)));
-    put(padded, to + i, size - i);
+    if (i < size) {
+      std::byte padded[bytes] = {};
+      std::memcpy(padded, from, static_cast<std::size_t>(bytes_of_elements(dtype, size - i)));
+      put(padded, to + i, size - i);
+    }
   }
 }
 
