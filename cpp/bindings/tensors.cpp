@@ -13,17 +13,50 @@ namespace {
 
 constexpr int kFirstRegistered = 256;  ///< number of a dtype that is not NumPy's own
 
-/// The class torch.Tensor; null while nobody has imported torch.
-py::object torch_tensor_class() {
-  const py::dict modules(py::module_::import("sys").attr("modules"));
-  const py::str name("torch");
-  if (!modules.contains(name)) return {};
-  return py::getattr(modules[name], "Tensor", py::none());
-}
+/// What of torch is looked at, kept for the life of the process.
+struct Torch {
+  py::object tensor, strided;
+  std::vector<std::pair<py::object, ElementType>> dtypes;
 
-bool is_torch(py::handle value) {
-  const py::object cls = torch_tensor_class();
-  return cls && !cls.is_none() && py::isinstance(value, cls);
+  /// Null while nobody has imported torch.
+  static const Torch* get() {
+    static py::gil_safe_call_once_and_store<Torch> stored;
+    static bool found = false;
+    if (!found) {
+      const py::object modules = py::module_::import("sys").attr("modules");
+      const py::object torch = modules.attr("get")("torch");
+      if (torch.is_none() || !py::hasattr(torch, "Tensor")) return nullptr;
+      stored.call_once_and_store_result([&] { return Torch(torch); });
+      found = true;
+    }
+    return &stored.get_stored();
+  }
+
+  explicit Torch(const py::object& torch)
+      : tensor(torch.attr("Tensor")), strided(torch.attr("strided")) {
+    constexpr std::pair<const char*, ElementType> types[] = {
+        {"float64", {'f', 8}},  {"float32", {'f', 4}},       {"float16", {'f', 2}},
+        {"bfloat16", {'b', 2}}, {"float8_e4m3fn", {'4', 1}}, {"float8_e5m2", {'5', 1}},
+        {"int8", {'i', 1}},     {"uint8", {'u', 1}},         {"int32", {'i', 4}},
+        {"int64", {'i', 8}},    {"int16", {'i', 2}},         {"uint16", {'u', 2}},
+        {"bool", {'?', 1}}};
+    for (const auto& [name, type] : types) {
+      if (py::hasattr(torch, name)) dtypes.emplace_back(torch.attr(name), type);
+    }
+  }
+
+  [[nodiscard]] ElementType type_of(const py::object& dtype) const {
+    for (const auto& [known, type] : dtypes) {
+      if (dtype.is(known)) return type;
+    }
+    return {};
+  }
+};
+
+/// Whether `value` is one of torch's.
+bool is_torch_tensor(py::handle value) {
+  const Torch* const torch = Torch::get();
+  return torch != nullptr && py::isinstance(value, torch->tensor);
 }
 
 /// The element type of that NumPy dtype; `kind` 0 for none of ours.
@@ -78,14 +111,6 @@ std::optional<DType> stored_dtype(ElementType type) {
   }
 }
 
-/// Whether the dtype of `value`, a torch tensor, is one of fp8; gives the element type.
-ElementType torch_float8(py::handle value) {
-  const std::string name = text(value.attr("dtype"));
-  if (name == "torch.float8_e4m3fn") return {'4', 1};
-  if (name == "torch.float8_e5m2") return {'5', 1};
-  return {};
-}
-
 std::string device_name(std::int32_t type) {
   switch (type) {
     case 2: return "cuda";
@@ -126,6 +151,8 @@ Tensor::Tensor(const char* where, const char* argument, py::handle value)
     : where_(where), argument_(argument), value_(value) {
   if (py::isinstance<py::array>(value)) {
     read_numpy(py::reinterpret_borrow<py::array>(value));
+  } else if (is_torch_tensor(value)) {
+    read_torch(value);
   } else {
     read_dlpack(value);
   }
@@ -151,42 +178,58 @@ void Tensor::read_numpy(const py::array& array) {
   }
 }
 
+void Tensor::refuse_device(const std::string& device) const {
+  pagedkv::detail::throw_unsupported(
+      where_, std::string(argument_) + " on device " + device + "; expected memory of the CPU");
+}
+
+// By its own attributes: torch's __dlpack__ is Python, and takes ten times as long.
+void Tensor::read_torch(py::handle value) {
+  const Torch& torch = *Torch::get();
+  is_torch_ = true;
+  if (!value.attr("is_cpu").cast<bool>()) refuse_device(text(value.attr("device")));
+  if (value.attr("requires_grad").cast<bool>() &&
+      py::module_::import("torch").attr("is_grad_enabled")().cast<bool>()) {
+    pagedkv::detail::throw_unsupported(
+        where_, std::string(argument_) +
+                    " requires grad, which operations do not record; expected a call under "
+                    "torch.no_grad(), or " +
+                    argument_ + ".detach()");
+  }
+  const py::object dtype = value.attr("dtype");
+  type_ = torch.type_of(dtype);
+  if (type_.kind == 0) refuse(" of dtype " + text(dtype), "floats or integers");
+  const py::object layout = value.attr("layout");
+  if (!layout.is(torch.strided)) refuse(" of layout " + text(layout), "a dense tensor");
+  if (value.attr("is_neg")().cast<bool>())
+    refuse(" whose sign is still to be changed", "x.resolve_neg()");
+  const py::tuple shape = value.attr("shape");
+  const py::tuple strides = value.attr("stride")();
+  ndim_ = shape.size();
+  if (ndim_ > kMaxDims) refuse(" of shape " + text(shape), "at most 4 dimensions");
+  for (std::size_t i = 0; i < ndim_; ++i) {
+    shape_[i] = shape[i].cast<std::int64_t>();
+    strides_[i] = strides[i].cast<std::int64_t>() * static_cast<std::int64_t>(type_.bytes);
+  }
+  data_ = reinterpret_cast<std::byte*>(value.attr("data_ptr")().cast<std::uintptr_t>());
+}
+
 void Tensor::read_dlpack(py::handle value) {
   if (!py::hasattr(value, "__dlpack__") || !py::hasattr(value, "__dlpack_device__")) {
     refuse(" of type " + text(py::type::handle_of(value).attr("__name__")),
            "an array: NumPy's, torch's, or one with __dlpack__");
   }
-  is_torch_ = is_torch(value);
-  py::object exported = py::reinterpret_borrow<py::object>(value);
-  if (is_torch_ && value.attr("requires_grad").cast<bool>()) {
-    if (py::module_::import("torch").attr("is_grad_enabled")().cast<bool>()) {
-      pagedkv::detail::throw_unsupported(
-          where_, std::string(argument_) +
-                      " requires grad, which operations do not record; expected a call under "
-                      "torch.no_grad(), or " +
-                      argument_ + ".detach()");
-    }
-    exported = value.attr("detach")();
-  }
-  const auto device = exported.attr("__dlpack_device__")().cast<std::pair<int, int>>().first;
+  const auto device = value.attr("__dlpack_device__")().cast<std::pair<int, int>>().first;
   if (device != dlpack::kCpu && device != dlpack::kCudaHost && device != dlpack::kRocmHost) {
-    pagedkv::detail::throw_unsupported(where_, std::string(argument_) + " on device " +
-                                                   device_name(device) +
-                                                   "; expected memory of the CPU");
+    refuse_device(device_name(device));
   }
   try {
-    owner_ = capsule_of(exported);
+    owner_ = capsule_of(value);
   } catch (const py::error_already_set& error) {
-    // Not every torch exports fp8.
-    const ElementType float8 = is_torch_ ? torch_float8(exported) : ElementType{};
-    if (float8.kind == 0) {
-      if (!error.matches(PyExc_Exception)) throw;
-      pagedkv::detail::throw_unsupported(
-          where_, std::string(argument_) + " that its library does not export (" +
-                      text(error.value()) + "); expected an array with DLPack");
-    }
-    type_ = float8;
-    owner_ = capsule_of(exported.attr("view")(py::module_::import("torch").attr("uint8")));
+    if (!error.matches(PyExc_Exception)) throw;
+    pagedkv::detail::throw_unsupported(
+        where_, std::string(argument_) + " that its library does not export (" +
+                    text(error.value()) + "); expected an array that DLPack can show");
   }
   const dlpack::Tensor* tensor = nullptr;
   if (PyCapsule_IsValid(owner_.ptr(), "dltensor_versioned") != 0) {
@@ -207,7 +250,7 @@ void Tensor::read_dlpack(py::handle value) {
     refuse(" whose __dlpack__ gives no capsule of DLPack",
            "one named dltensor or dltensor_versioned");
   }
-  if (type_.kind == 0) type_ = element_type(tensor->dtype);
+  type_ = element_type(tensor->dtype);
   if (type_.kind == 0) {
     refuse(" of elements of code " + std::to_string(tensor->dtype.code) + " and " +
                std::to_string(tensor->dtype.bits) + " bits",
@@ -228,10 +271,12 @@ void Tensor::read_dlpack(py::handle value) {
 }
 
 void Tensor::set_strides() {
+  const auto end = shape_.begin() + static_cast<std::ptrdiff_t>(ndim_);
+  const bool empty = std::find(shape_.begin(), end, 0) != end;
   auto compact = static_cast<std::int64_t>(type_.bytes);
   for (std::size_t i = ndim_; i-- > 0;) {
     // What libraries give for a dimension that is never stepped along is anything.
-    if (shape_[i] <= 1) strides_[i] = compact;
+    if (empty || shape_[i] <= 1) strides_[i] = compact;
     compact = strides_[i] * std::max<std::int64_t>(shape_[i], 1);
   }
 }

@@ -69,7 +69,9 @@ class Tensor {
 
  private:
   void read_numpy(const py::array& array);
+  void read_torch(py::handle value);
   void read_dlpack(py::handle value);
+  [[noreturn]] void refuse_device(const std::string& device) const;
   void set_strides();
 
   const char* where_;
