@@ -9,6 +9,7 @@
 
 #include "pagedkv/cpu/attention_call.hpp"
 #include "pagedkv/cpu/isa.hpp"
+#include "pagedkv/cpu/row_kernels.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
 
@@ -27,6 +28,8 @@ struct Kernels {
   /// @param partials  of its pieces, one after the other.
   void (*merge)(const AttentionCall&, const AttentionSpan&, std::int64_t kv_head,
                 std::byte* partials, std::byte* scratch) noexcept;
+  /// What the operations that move keys and values do with a row.
+  RowKernels rows;
 };
 
 }  // namespace pagedkv::inline v0_1::cpu

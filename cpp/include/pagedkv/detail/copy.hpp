@@ -92,6 +92,40 @@ inline void stream_bytes(std::byte* to, const std::byte* from, std::size_t size)
 }
 inline void stream_fence() noexcept { _mm_sfence(); }
 
+/// A few hundred bytes, for which a call of memcpy is a large part. Around the caches only where
+/// that writes whole lines.
+inline void copy_short(std::byte* to, const std::byte* from, std::size_t size,
+                       bool around_caches) noexcept {
+  if (size < 16) {
+    if (size != 0) std::memcpy(to, from, size);
+    return;
+  }
+  const std::size_t lines = size / 64 * 64;
+  std::size_t i = 0;
+  if (around_caches && size == lines && reinterpret_cast<std::uintptr_t>(to) % 64 == 0) {
+    for (; i < lines; i += 64) copy_line<true>(to + i, from + i);
+    return;
+  }
+  const auto copy_16 = [&](std::size_t at) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + at),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
+  };
+  for (; i < lines; i += 64) {
+    const auto* source = reinterpret_cast<const __m128i*>(from + i);
+    auto* target = reinterpret_cast<__m128i*>(to + i);
+    const __m128i a = _mm_loadu_si128(source);
+    const __m128i b = _mm_loadu_si128(source + 1);
+    const __m128i c = _mm_loadu_si128(source + 2);
+    const __m128i d = _mm_loadu_si128(source + 3);
+    _mm_storeu_si128(target, a);
+    _mm_storeu_si128(target + 1, b);
+    _mm_storeu_si128(target + 2, c);
+    _mm_storeu_si128(target + 3, d);
+  }
+  for (; i + 16 <= size; i += 16) copy_16(i);
+  if (i != size) copy_16(size - 16);  // bytes that are copied twice are the same both times
+}
+
 #else
 
 inline void copy_bytes(std::byte* to, const std::byte* from, std::size_t size) noexcept {
@@ -101,6 +135,9 @@ inline void stream_bytes(std::byte* to, const std::byte* from, std::size_t size)
   copy_bytes(to, from, size);
 }
 inline void stream_fence() noexcept {}
+inline void copy_short(std::byte* to, const std::byte* from, std::size_t size, bool) noexcept {
+  copy_bytes(to, from, size);
+}
 
 #endif
 

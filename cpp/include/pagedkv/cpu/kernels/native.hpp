@@ -4,6 +4,7 @@
 
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/kernels/attention.hpp"
+#include "pagedkv/cpu/kernels/row_kernels.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
 
@@ -12,7 +13,8 @@ namespace pagedkv::inline v0_1::cpu {
   namespace isa = PAGEDKV_ISA_NAMESPACE;
   static constexpr Kernels kernels{Isa::PAGEDKV_ISA_ENUM, isa::kDirectRows,
                                    isa::kPackedRows,      &isa::attention_scratch,
-                                   &isa::attend,          &isa::merge};
+                                   &isa::attend,          &isa::merge,
+                                   isa::kRowKernels};
   return kernels;
 }
 

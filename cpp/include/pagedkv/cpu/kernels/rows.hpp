@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "pagedkv/core/dtype.hpp"
 #include "pagedkv/cpu/simd/vectors.hpp"
@@ -64,6 +65,24 @@ struct Elements<DType::float64> {
 /// One row as floats, in order.
 template <DType dtype, class T>
 inline void read_row(const std::byte* from, T* to, std::int64_t size) noexcept {
+  // Elements that share 32 bits come out of order from `Elements`; in order, the compiler's own
+  // vectors do better.
+  if constexpr (dtype == DType::bfloat16) {
+    for (std::int64_t i = 0; i < size; ++i) {
+      std::uint16_t x;
+      std::memcpy(&x, from + i * 2, 2);
+      to[i] = static_cast<T>(std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16));
+    }
+    return;
+  }
+  if constexpr (dtype == DType::int4) {
+    for (std::int64_t i = 0; i < size / 2; ++i) {
+      const auto x = static_cast<std::int32_t>(from[i]);
+      to[2 * i] = static_cast<T>(((x & 15) ^ 8) - 8);
+      to[2 * i + 1] = static_cast<T>((x >> 4 ^ 8) - 8);
+    }
+    return;
+  }
   using E = Elements<dtype>;
   using V = typename E::Vector;
   constexpr std::int64_t bytes = bytes_of_elements(dtype, E::chunk);
@@ -83,8 +102,14 @@ inline void read_row(const std::byte* from, T* to, std::int64_t size) noexcept {
   };
   std::int64_t i = 0;
   for (; i + E::chunk <= size; i += E::chunk, from += bytes) {
-    one(from);
-    for (int j = 0; j < E::chunk; ++j) to[i + j] = static_cast<T>(part[j]);
+    if constexpr (E::vectors == 1 && std::is_same_v<T, typename V::Scalar>) {
+      V x[1];
+      E::load(from, x);
+      x[0].store(to + i);
+    } else {
+      one(from);
+      for (int j = 0; j < E::chunk; ++j) to[i + j] = static_cast<T>(part[j]);
+    }
   }
   if (i < size) {
     std::byte padded[bytes] = {};

@@ -114,12 +114,35 @@ struct I32 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
   }
   friend I32 operator+(I32 a, I32 b) noexcept { return {_mm256_add_epi32(a.v, b.v)}; }
+  friend I32 operator-(I32 a, I32 b) noexcept { return {_mm256_sub_epi32(a.v, b.v)}; }
+  friend I32 operator&(I32 a, I32 b) noexcept { return {_mm256_and_si256(a.v, b.v)}; }
+  friend I32 operator|(I32 a, I32 b) noexcept { return {_mm256_or_si256(a.v, b.v)}; }
+  friend I32 min(I32 a, I32 b) noexcept { return {_mm256_min_epi32(a.v, b.v)}; }
+  /// Zeros come in.
+  template <int n>
+  [[nodiscard]] I32 shifted_right() const noexcept {
+    return {_mm256_srli_epi32(v, n)};
+  }
   friend F32 to_float(I32 a) noexcept { return {_mm256_cvtepi32_ps(a.v)}; }
+  /// The bits of a float, and back.
+  static I32 bits_of(F32 a) noexcept { return {_mm256_castps_si256(a.v)}; }
+  [[nodiscard]] F32 as_float() const noexcept { return {_mm256_castsi256_ps(v)}; }
   /// To nearest, ties to even; the values fit.
   friend I32 to_int(F32 a) noexcept { return {_mm256_cvtps_epi32(a.v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm256_blendv_ps(no.v, yes.v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v)))};
+  }
+  friend I32 select_greater(I32 a, I32 b, I32 yes, I32 no) noexcept {
+    return {_mm256_blendv_epi8(no.v, yes.v, _mm256_cmpgt_epi32(a.v, b.v))};
+  }
+  /// Writes 8 integers of 16 bits; the values are 0 to 65,535.
+  void store_u16(void* p) const noexcept {
+    _mm_storeu_si128(static_cast<__m128i*>(p), packed());
+  }
+  /// Writes 8 bytes; the values are 0 to 255.
+  void store_u8(void* p) const noexcept {
+    _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(packed(), _mm_setzero_si128()));
   }
   /// Lane i of the result is the sum of the lanes of x[i].
   static I32 sums(const I32 (&x)[8]) noexcept {
@@ -128,6 +151,11 @@ struct I32 {
     const __m256i ab = _mm256_hadd_epi32(a, b), cd = _mm256_hadd_epi32(c, d);
     return {_mm256_add_epi32(_mm256_permute2x128_si256(ab, cd, 0x20),
                              _mm256_permute2x128_si256(ab, cd, 0x31))};
+  }
+
+ private:
+  [[nodiscard]] __m128i packed() const noexcept {
+    return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   }
 };
 

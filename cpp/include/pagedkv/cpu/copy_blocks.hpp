@@ -1,0 +1,197 @@
+#pragma once
+
+// Blocks and slots are copied within caches, and blocks between two.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pagedkv/core/errors.hpp"
+#include "pagedkv/cpu/checks.hpp"
+#include "pagedkv/cpu/overlap.hpp"
+#include "pagedkv/cpu/row_copies.hpp"
+#include "pagedkv/cpu/thread_pool.hpp"
+#include "pagedkv/cpu/views.hpp"
+
+namespace pagedkv::inline v0_1::cpu {
+
+/// Where something is copied from and to: blocks, or slots.
+struct IndexPair {
+  std::int64_t from;
+  std::int64_t to;
+
+  friend bool operator==(const IndexPair&, const IndexPair&) = default;
+};
+
+namespace detail_copy_blocks {
+
+/// Whether the pairs do the same in any order, and at the same time.
+inline bool independent(std::span<const IndexPair> pairs, bool one_cache) {
+  std::vector<std::int64_t> targets;
+  targets.reserve(pairs.size());
+  for (const IndexPair& pair : pairs) targets.push_back(pair.to);
+  std::sort(targets.begin(), targets.end());
+  if (std::adjacent_find(targets.begin(), targets.end()) != targets.end()) return false;
+  return !one_cache || std::none_of(pairs.begin(), pairs.end(), [&](const IndexPair& pair) {
+    return std::binary_search(targets.begin(), targets.end(), pair.from);
+  });
+}
+
+/// InvalidSlotError unless both sides of each pair are below their end.
+inline void check_pairs(const char* where, const char* what, std::span<const IndexPair> pairs,
+                        std::int64_t from_end, std::int64_t to_end) {
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const auto index = static_cast<std::int64_t>(i);
+    if (pairs[i].from < 0 || pairs[i].from >= from_end) [[unlikely]] {
+      detail_checks::throw_index(where, what, pairs[i].from, index, 0, from_end);
+    }
+    if (pairs[i].to < 0 || pairs[i].to >= to_end) [[unlikely]] {
+      detail_checks::throw_index(where, what, pairs[i].to, index, 0, to_end);
+    }
+  }
+}
+
+/// Bytes that a slot of a cache is read and written with, of all heads.
+[[nodiscard]] inline std::int64_t slot_bytes(const CacheView& cache) noexcept {
+  return 2 * cache.num_heads * static_cast<std::int64_t>(cache.row_bytes());
+}
+
+/// Slots [from, from + count) of a block of one cache go to another block, or another cache.
+inline void copy_slots(const CacheView& source, std::int64_t from_block, std::int64_t from_offset,
+                       const CacheView& target, std::int64_t to_block, std::int64_t to_offset,
+                       std::int64_t count, const RowTransfer& transfer) noexcept {
+  transfer.copy({target.row(to_block, 0, to_offset), target.token_stride, target.head_stride,
+                 source.row(from_block, 0, from_offset), source.token_stride, source.head_stride,
+                 count, source.num_heads, static_cast<std::int64_t>(source.row_bytes())});
+}
+
+/// Calls `work(cache, pair, transfer)` for each pair of each cache: those of one cache in order,
+/// or, when they are independent, at the same time.
+/// @param slots  that a pair moves.
+template <Executor E, class Work>
+void for_each_pair(std::span<const CacheView> caches, std::span<const IndexPair> pairs,
+                   std::int64_t slots, bool in_order, E& executor, Work&& work) {
+  std::int64_t all = 0;
+  for (const CacheView& cache : caches) all += slot_bytes(cache) * slots;
+  const auto num_caches = static_cast<std::int64_t>(caches.size());
+  const auto num_pairs = static_cast<std::int64_t>(pairs.size());
+  const std::int64_t bytes = all * num_pairs;
+  if (in_order) {
+    in_pieces(executor, num_caches, bytes / num_caches, [&](std::int64_t begin, std::int64_t end) {
+      const RowTransfer transfer(bytes);
+      for (std::int64_t c = begin; c < end; ++c) {
+        for (const IndexPair& pair : pairs) {
+          work(caches[static_cast<std::size_t>(c)], pair, transfer);
+        }
+      }
+    });
+    return;
+  }
+  in_pieces(executor, num_caches * num_pairs, all / num_caches,
+            [&](std::int64_t begin, std::int64_t end) {
+              const RowTransfer transfer(bytes);
+              for (std::int64_t i = begin; i < end; ++i) {
+                work(caches[static_cast<std::size_t>(i / num_pairs)],
+                     pairs[static_cast<std::size_t>(i % num_pairs)], transfer);
+              }
+            });
+}
+
+inline void check_caches(const char* where, std::span<const CacheView> caches) {
+  for (const CacheView& cache : caches) detail_checks::check_cache(where, "a cache", cache);
+  detail_overlap::check_caches(where, caches.data(), caches.size());
+}
+
+}  // namespace detail_copy_blocks
+
+/// Copies blocks within each of several caches, in each as if one pair after the other. Scales of
+/// quantised caches are copied when they are given as further caches: of float32 with head_dim 1
+/// and one slot a block or as many as the cache. O(bytes).
+/// @param pairs  blocks; from and to may be the same.
+/// @throws InvalidSlotError for a block outside a cache; ShapeError for caches that share memory;
+///         std::bad_alloc. Nothing was written.
+template <Executor E>
+void copy_blocks(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor) {
+  constexpr const char* where = "cpu.copy_blocks";
+  namespace blocks = detail_copy_blocks;
+  blocks::check_caches(where, caches);
+  std::int64_t slots = 1;
+  for (const CacheView& cache : caches) {
+    blocks::check_pairs(where, "block", pairs, cache.num_blocks, cache.num_blocks);
+    slots = std::max(slots, cache.block_size);
+  }
+  if (caches.empty() || pairs.empty()) return;
+  const bool in_order = executor.size() == 1 || !blocks::independent(pairs, true);
+  blocks::for_each_pair(
+      caches, pairs, slots, in_order, executor,
+      [](const CacheView& cache, const IndexPair& pair, const RowTransfer& transfer) {
+        if (pair.from == pair.to) return;
+        blocks::copy_slots(cache, pair.from, 0, cache, pair.to, 0, cache.block_size, transfer);
+      });
+}
+
+/// Moves tokens from slot to slot within each of several caches, in each as if one pair after the
+/// other: those of a tree of drafts that were accepted. Scales as in `copy_blocks`. O(bytes).
+/// @param pairs  slots; from and to may be the same.
+/// @throws InvalidSlotError for a slot outside a cache; ShapeError for caches of different block
+/// sizes,
+///         or that share memory; std::bad_alloc. Nothing was written.
+template <Executor E>
+void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor) {
+  constexpr const char* where = "cpu.move_slots";
+  namespace blocks = detail_copy_blocks;
+  blocks::check_caches(where, caches);
+  for (const CacheView& cache : caches) {
+    if (cache.block_size != caches[0].block_size) {
+      detail::throw_shape(where, "caches of " + std::to_string(caches[0].block_size) + " and " +
+                                     std::to_string(cache.block_size) +
+                                     " slots a block; expected the same of all");
+    }
+    const std::int64_t num_slots = cache.num_blocks * cache.block_size;
+    blocks::check_pairs(where, "slot", pairs, num_slots, num_slots);
+  }
+  if (caches.empty() || pairs.empty()) return;
+  const bool in_order = executor.size() == 1 || !blocks::independent(pairs, true);
+  blocks::for_each_pair(
+      caches, pairs, 1, in_order, executor,
+      [](const CacheView& cache, const IndexPair& pair, const RowTransfer& transfer) {
+        if (pair.from == pair.to) return;
+        blocks::copy_slots(cache, pair.from / cache.block_size, pair.from % cache.block_size, cache,
+                           pair.to / cache.block_size, pair.to % cache.block_size, 1, transfer);
+      });
+}
+
+/// Copies blocks of `source` over blocks of `target`, as if one pair after the other: to another
+/// pool, and back. The two may have different layouts and numbers of blocks. O(bytes).
+/// @throws InvalidSlotError for a block outside its cache; ShapeError for caches of different
+/// heads,
+///         slots, head_dim or dtype, or that share memory; std::bad_alloc. Nothing was written.
+template <Executor E>
+void swap_blocks(const CacheView& source, const CacheView& target, std::span<const IndexPair> pairs,
+                 E& executor) {
+  constexpr const char* where = "cpu.swap_blocks";
+  namespace blocks = detail_copy_blocks;
+  detail_checks::check_cache(where, "source", source);
+  detail_checks::check_cache(where, "target", target);
+  if (source.num_heads != target.num_heads || source.block_size != target.block_size ||
+      source.head_dim != target.head_dim || source.dtype != target.dtype) {
+    detail::throw_shape(where, "source " + detail_checks::shape_text(source) + " and target " +
+                                   detail_checks::shape_text(target) +
+                                   "; expected the same heads, slots, head_dim and dtype in both");
+  }
+  blocks::check_pairs(where, "block", pairs, source.num_blocks, target.num_blocks);
+  detail_overlap::check(where, {{MemoryRegion(target), "target"}},
+                        {{MemoryRegion(source), "source"}});
+  if (pairs.empty()) return;
+  const bool in_order = executor.size() == 1 || !blocks::independent(pairs, false);
+  blocks::for_each_pair(
+      std::span(&target, 1), pairs, target.block_size, in_order, executor,
+      [&](const CacheView& to, const IndexPair& pair, const RowTransfer& transfer) {
+        blocks::copy_slots(source, pair.from, 0, to, pair.to, 0, to.block_size, transfer);
+      });
+}
+
+}  // namespace pagedkv::inline v0_1::cpu
