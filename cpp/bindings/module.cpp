@@ -19,4 +19,5 @@ PYBIND11_MODULE(_core, m) {
   register_kv_cache_manager(m);
   register_ops(m);
   register_ops_attention(m);
+  register_ops_data(m);
 }

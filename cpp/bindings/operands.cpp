@@ -2,6 +2,7 @@
 
 #include "operands.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -92,6 +93,23 @@ cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
   return view;
 }
 
+cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache, bool latent) {
+  const auto width = std::max<std::size_t>(dtype_bits(cache.dtype) / 8, 1);
+  const bool stored = tensor.is_raw() && tensor.type().bytes == width;
+  const std::size_t last = latent ? 1 : 2;
+  tensor.expect_dims(last + 1, latent ? "(num_tokens, size)" : "(num_tokens, num_heads, head_dim)");
+  tensor.expect_rows();
+  cpu::RowsView view;
+  view.data = tensor.data();
+  view.dtype = tensor.dtype(stored ? std::optional(cache.dtype) : std::nullopt);
+  view.num_tokens = tensor.size(0);
+  view.num_heads = latent ? 1 : tensor.size(1);
+  view.head_dim = tensor.size(last) * (view.dtype == DType::int4 ? 2 : 1);
+  view.token_stride = tensor.stride(0);
+  view.head_stride = tensor.stride(latent ? 0 : 1);
+  return view;
+}
+
 Scale::Scale(const char* where, const char* argument, const AnyObject& value,
              const cpu::CacheView& cache) {
   if (value.is_none()) return;
@@ -126,16 +144,8 @@ Scale::Scale(const char* where, const char* argument, const AnyObject& value,
         " of shape " + tensor.shape_text(),
         "a number, " + heads + ") or " + heads + ", " + std::to_string(cache.block_size) + ")");
   }
-  const auto elements = [&](std::size_t dim) {
-    if (tensor.stride(dim) < 0 || tensor.stride(dim) % 4 != 0) {
-      tensor.refuse(" with a stride of " + std::to_string(tensor.stride(dim)) + " bytes",
-                    "a multiple of 4");
-    }
-    return tensor.stride(dim) / 4;
-  };
-  if (reinterpret_cast<std::uintptr_t>(tensor.data()) % 4 != 0) {
-    tensor.refuse(" whose elements are not aligned", "aligned elements");
-  }
+  tensor.expect_aligned();
+  const auto elements = [&](std::size_t dim) { return tensor.stride(dim) / 4; };
   view_.data = reinterpret_cast<float*>(tensor.data());
   view_.block_stride = elements(0);
   view_.head_stride = elements(1);

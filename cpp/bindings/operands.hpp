@@ -23,6 +23,11 @@ namespace pagedkv::python {
 /// `[num_tokens, num_heads, head_dim]`.
 [[nodiscard]] cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named);
 
+/// Rows that a cache is written from or read into, whose raw integers are of its dtype where they
+/// are as wide: `[num_tokens, num_heads, head_dim]`, or `[num_tokens, size]` for MLA.
+[[nodiscard]] cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache,
+                                          bool latent = false);
+
 /// A number, float32 `[num_blocks, num_kv_heads]` or `[num_blocks, num_kv_heads, block_size]`.
 class Scale {
  public:

@@ -13,59 +13,10 @@
 #include "pagedkv/cpu/check_attention.hpp"
 #include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
+#include "sequences.hpp"
 
 namespace pagedkv::python {
 namespace {
-
-/// The sequences of a call, in memory that no other thread changes while they are read.
-class Sequences {
- public:
-  Sequences(const char* where, const AnyObject& block_tables, const AnyObject& seq_lens,
-            const AnyObject& query_start_loc) {
-    const Integers lens(where, "seq_lens", seq_lens, 1, "(num_seqs,)");
-    lens_ = lens.values<std::int32_t>();
-    if (!query_start_loc.is_none()) {
-      const Integers starts(where, "query_start_loc", query_start_loc, 1, "(num_seqs + 1,)");
-      if (starts.size() != lens.size() + 1) {
-        pagedkv::detail::throw_shape(where, "query_start_loc of " + std::to_string(starts.size()) +
-                                                " entries; expected " +
-                                                std::to_string(lens.size() + 1));
-      }
-      starts_ = starts.values<std::int32_t>();
-    }
-    tables_.emplace(where, "block_tables", block_tables, 2, "(num_seqs, max_blocks)");
-    if (tables_->size() != lens.size()) {
-      pagedkv::detail::throw_shape(where, "block_tables of " + std::to_string(tables_->size()) +
-                                              " rows; expected " + std::to_string(lens.size()));
-    }
-  }
-
-  /// Only as much of each table as its sequence uses is copied.
-  void bind(cpu::AttentionCall& call) {
-    const std::int64_t size = std::max<std::int64_t>(call.k_cache.block_size, 1);
-    const std::int64_t width = tables_->size(1);
-    const auto used = [&](std::int32_t length) {
-      return std::min(width, (std::max<std::int64_t>(length, 0) + size - 1) / size);
-    };
-    std::int64_t most = 0;
-    for (const std::int32_t length : lens_) most = std::max(most, used(length));
-    copied_.resize(lens_.size() * static_cast<std::size_t>(most));
-    for (std::size_t seq = 0; seq < lens_.size(); ++seq) {
-      tables_->copy(static_cast<std::int64_t>(seq), used(lens_[seq]),
-                    copied_.data() + seq * static_cast<std::size_t>(most));
-    }
-    call.block_tables = copied_.data();
-    call.block_table_stride = most;
-    call.max_blocks = width;
-    call.seq_lens = lens_.data();
-    call.query_start_loc = starts_.empty() ? nullptr : starts_.data();
-    call.num_seqs = static_cast<std::int64_t>(lens_.size());
-  }
-
- private:
-  std::vector<std::int32_t> lens_, starts_, copied_;
-  std::optional<Integers> tables_;
-};
 
 /// The array for results: the caller's, or a new one of the caller's kind. And the LSE.
 class Results {
@@ -85,7 +36,7 @@ class Results {
       out_ = out;
     }
     if (!return_lse) return;
-    auto [array, data] = q.make_like({call.q.num_tokens, call.q.num_heads}, true);
+    auto [array, data] = q.make_like({call.q.num_tokens, call.q.num_heads}, DType::float32);
     call.lse = reinterpret_cast<float*>(data);
     lse_ = std::move(array);
   }
@@ -169,7 +120,8 @@ AnyTensor paged_attention(const AnyObject& q, const AnyObject& k_cache, const An
   call.q = to_rows(queries, named);
   call.k_cache = to_cache(keys, order, named);
   call.v_cache = to_cache(values, order, named);
-  Sequences sequences(where, block_tables, seq_lens, query_start_loc);
+  Sequences sequences(where, block_tables, seq_lens);
+  sequences.start_at(query_start_loc);
   sequences.bind(call);
 
   call.scale = scale
@@ -214,7 +166,8 @@ AnyTensor mla_decode(const AnyObject& q_nope, const AnyObject& q_pe, const AnyOb
   call.k_cache = call.v_cache = to_latent_cache(keys, named);
   call.k_rope_cache = to_latent_cache(rope_keys, named);
   if (call.k_rope_cache.head_dim == 0) rope_keys.refuse(" with no elements", "at least 8 a token");
-  Sequences sequences(where, block_tables, seq_lens, query_start_loc);
+  Sequences sequences(where, block_tables, seq_lens);
+  sequences.start_at(query_start_loc);
   sequences.bind(call);
   call.scale = scale;
   const Results results(where, out, return_lse, queries, named, call);

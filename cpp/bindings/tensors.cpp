@@ -111,6 +111,12 @@ std::optional<DType> stored_dtype(ElementType type) {
   }
 }
 
+/// What torch calls it; bytes for int4, which it lacks.
+std::string torch_name(DType dtype) {
+  if (dtype == DType::float8_e4m3) return "float8_e4m3fn";
+  return dtype == DType::int4 ? "uint8" : std::string(dtype_name(dtype));
+}
+
 std::string device_name(std::int32_t type) {
   switch (type) {
     case 2: return "cuda";
@@ -316,7 +322,7 @@ void Tensor::expect_dims(std::size_t ndim, const char* expected) const {
   if (ndim_ != ndim) refuse(" of shape " + shape_text(), expected);
 }
 
-void Tensor::expect_rows() const {
+void Tensor::expect_aligned() const {
   const auto bytes = static_cast<std::int64_t>(type_.bytes);
   bool whole = reinterpret_cast<std::uintptr_t>(data_) % type_.bytes == 0;
   for (std::size_t i = 0; i < ndim_; ++i) {
@@ -324,6 +330,11 @@ void Tensor::expect_rows() const {
     whole = whole && strides_[i] % bytes == 0;
   }
   if (!whole) refuse(" whose elements are not aligned", "aligned elements");
+}
+
+void Tensor::expect_rows() const {
+  expect_aligned();
+  const auto bytes = static_cast<std::int64_t>(type_.bytes);
   if (ndim_ != 0 && strides_[ndim_ - 1] != bytes) {
     refuse(
         " whose last dimension has a stride of " + std::to_string(strides_[ndim_ - 1]) + " bytes",
@@ -336,21 +347,20 @@ void Tensor::expect_writable() const {
 }
 
 std::pair<py::object, std::byte*> Tensor::make_like(std::initializer_list<std::int64_t> shape,
-                                                    bool float32) const {
+                                                    const std::optional<DType>& dtype) const {
   const std::vector<std::int64_t> sizes(shape);
+  const bool same = !dtype || stored_dtype(type_) == dtype;
   if (is_torch_) {
-    py::object made =
-        float32 ? value_.attr("new_empty")(
-                      sizes, py::arg("dtype") = py::module_::import("torch").attr("float32"))
-                : value_.attr("new_empty")(sizes);
+    const py::object type =
+        same ? value_.attr("dtype") : py::module_::import("torch").attr(torch_name(*dtype).c_str());
+    py::object made = value_.attr("new_empty")(sizes, py::arg("dtype") = type);
     auto* const data = reinterpret_cast<std::byte*>(made.attr("data_ptr")().cast<std::uintptr_t>());
     return {std::move(made), data};
   }
-  const py::dtype dtype = float32 ? py::dtype::of<float>()
-                          : py::isinstance<py::array>(value_)
-                              ? py::reinterpret_borrow<py::array>(value_).dtype()
-                              : numpy_dtype(this->dtype(std::nullopt));
-  py::array made(dtype, std::vector<py::ssize_t>(sizes.begin(), sizes.end()));
+  const bool as_given = same && py::isinstance<py::array>(value_);
+  const py::dtype type = as_given ? py::reinterpret_borrow<py::array>(value_).dtype()
+                                  : numpy_dtype(dtype ? *dtype : this->dtype(std::nullopt));
+  py::array made(type, std::vector<py::ssize_t>(sizes.begin(), sizes.end()));
   auto* const data = static_cast<std::byte*>(made.mutable_data());
   return {std::move(made), data};
 }

@@ -55,17 +55,18 @@ class Tensor {
 
   /// @throws ShapeError naming `expected` when there are not `ndim` dimensions.
   void expect_dims(std::size_t ndim, const char* expected) const;
-  /// @throws ShapeError unless the elements of the last dimension are neighbours, elements are
-  ///         aligned, and no stride is negative.
+  /// @throws ShapeError unless, besides, the elements of the last dimension are neighbours.
   void expect_rows() const;
+  /// @throws ShapeError unless elements are aligned, and no stride is negative.
+  void expect_aligned() const;
   /// @throws ShapeError when it must not be written to.
   void expect_writable() const;
   [[noreturn]] void refuse(const std::string& given, const std::string& expected) const;
 
-  /// A new array of the same library, `dtype` float32 or, if nothing, that of this one.
+  /// A new array of the same library, of `dtype` or, if there is none, of that of this one.
   /// @returns the array, and where it lies.
   [[nodiscard]] std::pair<py::object, std::byte*> make_like(
-      std::initializer_list<std::int64_t> shape, bool float32 = false) const;
+      std::initializer_list<std::int64_t> shape, const std::optional<DType>& dtype = {}) const;
 
  private:
   void read_numpy(const py::array& array);

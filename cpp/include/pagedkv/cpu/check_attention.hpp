@@ -5,19 +5,49 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <string>
 
 #include "pagedkv/core/errors.hpp"
 #include "pagedkv/cpu/attention_call.hpp"
-#include "pagedkv/cpu/check_views.hpp"
+#include "pagedkv/cpu/checks.hpp"
+#include "pagedkv/cpu/overlap.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
 
 /// Most query heads a head of keys and values, but for MLA, which has one head for all.
 inline constexpr std::int64_t kMaxGroupSize = 64;
 
-namespace detail_check {
+namespace detail_check_attention {
+
+/// @throws ShapeError unless elements are aligned, and strides are of whole elements, 0 or more.
+inline void expect_aligned(const char* where, const char* what, const void* data, DType dtype,
+                           std::initializer_list<std::int64_t> strides) {
+  const std::int64_t bytes = std::max(dtype_bits(dtype) / 8, 1U);
+  bool aligned = reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(bytes) == 0;
+  for (const std::int64_t stride : strides) aligned = aligned && stride >= 0 && stride % bytes == 0;
+  if (!aligned) {
+    detail::throw_shape(where, std::string(what) + " with elements of " + std::to_string(bytes) +
+                                   " bytes that are not aligned, or a negative stride; expected "
+                                   "an address and strides that are multiples of that");
+  }
+}
+
+inline void check_rows(const char* where, const char* what, const RowsView& rows) {
+  if (rows.num_tokens < 0 || rows.num_heads < 1 || rows.head_dim < 1 ||
+      (rows.data == nullptr && rows.num_tokens != 0)) {
+    detail::throw_shape(where, std::string(what) + " " + detail_checks::shape_text(rows) +
+                                   "; expected data, and heads and head_dim of at least 1");
+  }
+  expect_aligned(where, what, rows.data, rows.dtype, {rows.token_stride, rows.head_stride});
+}
+
+inline void check_cache(const char* where, const char* what, const CacheView& cache) {
+  detail_checks::check_cache(where, what, cache);
+  expect_aligned(where, what, cache.data, cache.dtype,
+                 {cache.block_stride, cache.head_stride, cache.token_stride});
+}
 
 [[nodiscard]] inline bool is_head_dim(std::int64_t size) noexcept {
   return size >= 8 && size <= kMaxHeadDim && size % 8 == 0;
@@ -91,7 +121,6 @@ inline void check_arrays(const char* where, const AttentionCall& call) {
   expect_size(where, "out with tokens", call.out.num_tokens, call.q.num_tokens);
   expect_size(where, "out with heads", call.out.num_heads, heads);
   expect_size(where, "out with a head_dim", call.out.head_dim, call.v_cache.head_dim);
-  expect_distinct_rows(where, "out", call.out);
 }
 
 /// The second part of queries and keys.
@@ -192,7 +221,7 @@ inline void check_block_ids(const char* where, const AttentionCall& call, std::i
   }
 }
 
-}  // namespace detail_check
+}  // namespace detail_check_attention
 
 /// Tokens of sequence `seq` that some query of it sees: `[0, sinks)` and `[begin, seq_lens[seq])`.
 struct VisibleTokens {
@@ -213,7 +242,7 @@ struct VisibleTokens {
 /// @param where  names the function in messages.
 /// @throws ShapeError, InvalidSlotError for a block id, UnsupportedError for what is not computed.
 inline void check_attention(const char* where, const AttentionCall& call) {
-  using namespace detail_check;
+  using namespace detail_check_attention;
   check_arrays(where, call);
   check_mla(where, call);
   check_options(where, call);
@@ -227,12 +256,14 @@ inline void check_attention(const char* where, const AttentionCall& call) {
     check_block_ids(where, call, seq, 0, std::min(blocks_of(seen.sinks), begin));
     check_block_ids(where, call, seq, begin, end);
   }
-  const Extent out = extent_of(call.out);
-  expect_apart(where, out, extent_of(call.q), "q");
-  expect_apart(where, out, extent_of(call.q_rope), "q_pe");
-  expect_apart(where, out, extent_of(call.k_cache), "k_cache");
-  expect_apart(where, out, extent_of(call.v_cache), "v_cache");
-  expect_apart(where, out, extent_of(call.k_rope_cache), "kpe_cache");
+  const MemoryRegion lse(call.lse, call.lse == nullptr ? 0 : 4,
+                         {{{call.q.num_tokens * call.q.num_heads, 4}, {1, 0}, {1, 0}}});
+  detail_overlap::check(where, {{MemoryRegion(call.out), "out"}, {lse, "lse"}},
+                        {{MemoryRegion(call.q), "q"},
+                         {MemoryRegion(call.q_rope), "q_pe"},
+                         {MemoryRegion(call.k_cache), "k_cache"},
+                         {MemoryRegion(call.v_cache), "v_cache"},
+                         {MemoryRegion(call.k_rope_cache), "kpe_cache"}});
 }
 
 }  // namespace pagedkv::inline v0_1::cpu
