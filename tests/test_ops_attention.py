@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.attention_oracle import Options
+from support.paged_cases import PagedCase, Sizes, make_case
+from support.pairwise import pairwise
 
 import pagedkv
 from pagedkv import ops
-
-from support.attention_oracle import Options
-from support.pairwise import pairwise
-from support.paged_cases import PagedCase, Sizes, make_case
 
 # Lengths and new tokens: decode, chunks, and both with sequences that have nothing new.
 BATCHES: dict[str, tuple[list[int], list[int] | None]] = {
@@ -223,7 +222,9 @@ def test_where_blocks_lie_changes_no_bit(rng: np.random.Generator, dtype: str) -
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "int4"])
 def test_both_layouts_give_the_same_bits(rng: np.random.Generator, dtype: str) -> None:
     case = make_case(rng, Sizes([100, 41], [1, 20]), dtype)
-    other = {name: case.arrays[name].transpose(0, 2, 1, 3).copy() for name in ("k_cache", "v_cache")}
+    other = {
+        name: case.arrays[name].transpose(0, 2, 1, 3).copy() for name in ("k_cache", "v_cache")
+    }
     out, _ = run(case)
     again = ops.paged_attention(**{**case.arrays, **other}, **{**case.keywords, "layout": "NHD"})
     assert again.tobytes() == out.tobytes()
@@ -284,7 +285,9 @@ LENGTHS = st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), min_size=1
     sink_tokens=st.integers(0, 50),
     causal=st.booleans(),
     tree=st.booleans(),
-    dtype=st.sampled_from(["float64", "float32", "float16", "bfloat16", "float8_e5m2", "int8", "int4"]),
+    dtype=st.sampled_from(
+        ["float64", "float32", "float16", "bfloat16", "float8_e5m2", "int8", "int4"]
+    ),
     layout=st.sampled_from(["HND", "NHD"]),
     seed=st.integers(0, 2**16),
 )
@@ -300,6 +303,13 @@ def test_any_shape_gives_what_dense_attention_gives(
     )
     options = Options(window=window, sink_tokens=sink_tokens, causal=causal)
     case = make_case(
-        np.random.default_rng(seed), sizes, dtype, None, options, tree=tree, scales="head", exact=True
+        np.random.default_rng(seed),
+        sizes,
+        dtype,
+        None,
+        options,
+        tree=tree,
+        scales="head",
+        exact=True,
     )
     case.check(*run(case))

@@ -7,8 +7,8 @@ import pytest
 from support.attention_oracle import Options, attention, relative_error
 from support.elements import Array, decode, encode, poison
 from support.errors import refuses
-from support.pairwise import pairwise
 from support.paged_cases import RAW, error_limit
+from support.pairwise import pairwise
 
 from pagedkv import ShapeError, UnsupportedError, ops
 

@@ -1,43 +1,13 @@
-"""Operations on paged keys and values: pure functions over arrays.
+"""Attention over paged keys and values."""
 
-NumPy arrays, torch tensors and anything with DLPack go in as they lie in memory: nothing is copied
-but block tables, lengths, and the few numbers per head. The elements of the last dimension must be
-side by side; other dimensions may have any stride of 0 or more. Results go to ``out``, or to a new
-array of the kind of the first argument (a NumPy array for libraries other than torch).
-
-bfloat16 and float8 come as torch tensors, as arrays of ``ml_dtypes``, or as raw integers: ``uint16``
-is bfloat16 unless ``dtype`` says float16, ``uint8`` is what ``dtype`` names, ``int8`` is int8 unless
-``dtype`` names another 8-bit type. int4 is two elements a byte, the even one in the low nibble, in
-``uint8`` or ``int8`` arrays with ``dtype="int4"``.
-
-All raise ``ShapeError`` for shapes, dtypes, strides and values that do not go together, for an ``out``
-that is read-only or overlaps an input, ``InvalidSlotError`` for a block id or slot outside a cache, and
-``UnsupportedError`` for arrays that the CPU cannot read or that record gradients. After an error
-nothing has been written. The GIL is released while they work, on as many threads as
-``pagedkv.get_num_threads`` says.
-"""
-
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy.typing as npt
 
 from pagedkv import _core
+from pagedkv.ops.arrays import Array, Integers, Numbers, Scale, SupportsDLPack
 
-__all__ = ["SupportsDLPack", "mla_decode", "paged_attention"]
-
-
-class SupportsDLPack(Protocol):
-    """An array that other libraries can look at: NumPy's, torch's, JAX's."""
-
-    def __dlpack__(self) -> Any: ...
-    def __dlpack_device__(self) -> tuple[Any, Any]: ...
-
-
-Array = TypeVar("Array", bound=SupportsDLPack)
-Integers: TypeAlias = SupportsDLPack | Sequence[int] | Sequence[Sequence[int]]
-Numbers: TypeAlias = SupportsDLPack | Sequence[float]
-Scale: TypeAlias = SupportsDLPack | float
+__all__ = ["mla_decode", "paged_attention"]
 
 
 @overload
