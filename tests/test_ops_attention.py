@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.attention_oracle import Options
 from support.paged_cases import PagedCase, Sizes, make_case
 from support.pairwise import pairwise
+from support.values import DTYPES
 
 import pagedkv
 from pagedkv import ops
@@ -27,16 +28,7 @@ GRID = pairwise(
         "head_dim": [64, 80, 96, 112, 128, 192, 256, 8, 40, 512],
         "ratio": [1, 2, 3, 4, 5, 8, 16, 64],
         "block_size": [1, 8, 16, 32, 64, 128, 256],
-        "dtype": [
-            "float64",
-            "float32",
-            "float16",
-            "bfloat16",
-            "float8_e4m3",
-            "float8_e5m2",
-            "int8",
-            "int4",
-        ],
+        "dtype": DTYPES,
         "q_dtype": ["float32", "float16", "bfloat16"],
         "layout": ["HND", "NHD"],
         "batch": list(BATCHES),
@@ -222,11 +214,11 @@ def test_where_blocks_lie_changes_no_bit(rng: np.random.Generator, dtype: str) -
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "int4"])
 def test_both_layouts_give_the_same_bits(rng: np.random.Generator, dtype: str) -> None:
     case = make_case(rng, Sizes([100, 41], [1, 20]), dtype)
-    other = {
-        name: case.arrays[name].transpose(0, 2, 1, 3).copy() for name in ("k_cache", "v_cache")
-    }
+    arrays = dict(case.arrays)
+    for name in ("k_cache", "v_cache"):
+        arrays[name] = arrays[name].transpose(0, 2, 1, 3).copy()
     out, _ = run(case)
-    again = ops.paged_attention(**{**case.arrays, **other}, **{**case.keywords, "layout": "NHD"})
+    again = ops.paged_attention(**arrays, **{**case.keywords, "layout": "NHD"})
     assert again.tobytes() == out.tobytes()
 
 
@@ -254,13 +246,13 @@ def test_one_block_may_serve_several_sequences(rng: np.random.Generator) -> None
 
 def test_offsets_beyond_two_to_the_31_elements(rng: np.random.Generator) -> None:
     # 2^33 bytes of which nobody touches more than a few pages.
-    shape = (2**21, 1, 16, 64)
+    shape = (2**21 + 64, 1, 16, 64)
     try:
         k_cache, v_cache = (np.zeros(shape, np.float32) for _ in range(2))
     except MemoryError:
         pytest.skip("this system does not promise memory that is not touched")
     case = make_case(rng, Sizes([60], num_kv_heads=1))
-    far = np.array([2**21 - 1, 5, 2**21 - 7, 2**20 + 3], dtype=np.int32)
+    far = np.array([2**21 + 63, 5, 2**21 + 1, 2**20 + 3], dtype=np.int32)
     near = case.arrays["block_tables"][0, :4]
     k_cache[far], v_cache[far] = case.arrays["k_cache"][near], case.arrays["v_cache"][near]
     arrays = case.arrays | {"k_cache": k_cache, "v_cache": v_cache, "block_tables": far[None]}
@@ -285,9 +277,7 @@ LENGTHS = st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), min_size=1
     sink_tokens=st.integers(0, 50),
     causal=st.booleans(),
     tree=st.booleans(),
-    dtype=st.sampled_from(
-        ["float64", "float32", "float16", "bfloat16", "float8_e5m2", "int8", "int4"]
-    ),
+    dtype=st.sampled_from(DTYPES),
     layout=st.sampled_from(["HND", "NHD"]),
     seed=st.integers(0, 2**16),
 )

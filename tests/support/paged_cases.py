@@ -148,7 +148,7 @@ def make_case(
     tree: bool = False,
     **keywords: Any,
 ) -> PagedCase:
-    """Sequences in shuffled blocks; every slot that is not theirs holds NaN, where the dtype has it."""
+    """Sequences in shuffled blocks; slots that are not theirs hold NaN, where the dtype has it."""
     options = options or Options()
     if q_dtype is None:
         q_dtype = dtype if dtype in LIMITS else "float32"

@@ -30,10 +30,11 @@ def pairwise(parameters: Mapping[str, Sequence[Any]], seed: int = 0) -> list[dic
             values = list(parameters[name])
             rng.shuffle(values)
 
-            def gain(value: Any, name: str = name, row: dict[str, Any] = row) -> int:
-                return sum(frozenset({(name, value), old}) in missing for old in row.items())
-
-            row[name] = max(values, key=gain)
+            gains = [
+                sum(frozenset({(name, value), old}) in missing for old in row.items())
+                for value in values
+            ]
+            row[name] = values[gains.index(max(gains))]
         missing -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
         rows.append(row)
     return rows

@@ -5,15 +5,15 @@ but block tables, lengths, and the few numbers per head. The elements of the las
 side by side; other dimensions may have any stride of 0 or more. Results go to ``out``, or to a new
 array of the kind of the first argument (a NumPy array for libraries other than torch).
 
-bfloat16 and float8 come as torch tensors, as arrays of ``ml_dtypes``, or as raw integers: ``uint16``
-is bfloat16 unless ``dtype`` says float16, ``uint8`` is what ``dtype`` names, ``int8`` is int8 unless
-``dtype`` names another 8-bit type. int4 is two elements a byte, the even one in the low nibble, in
-``uint8`` or ``int8`` arrays with ``dtype="int4"``.
+bfloat16 and float8 come as torch tensors, as arrays of ``ml_dtypes``, or as raw integers:
+``uint16`` is bfloat16 unless ``dtype`` says float16, ``uint8`` is what ``dtype`` names, ``int8`` is
+int8 unless ``dtype`` names another 8-bit type. int4 is two elements a byte, the even one in the low
+nibble, in ``uint8`` or ``int8`` arrays with ``dtype="int4"``.
 
-All raise ``ShapeError`` for shapes, dtypes, strides and values that do not go together, for an ``out``
-that is read-only or overlaps an input, ``InvalidSlotError`` for a block id or slot outside a cache, and
-``UnsupportedError`` for arrays that the CPU cannot read or that record gradients. After an error
-nothing has been written. The GIL is released while they work, on as many threads as
+All raise ``ShapeError`` for shapes, dtypes, strides and values that do not go together, and for an
+``out`` that is read-only or overlaps an input; ``InvalidSlotError`` for a block id or slot outside
+a cache; ``UnsupportedError`` for arrays that the CPU cannot read or that record gradients. After an
+error nothing has been written. The GIL is released while they work, on as many threads as
 ``pagedkv.get_num_threads`` says.
 """
 

@@ -39,9 +39,9 @@ def write_kv(
     """Writes the keys and values of new tokens to their slots, quantised where the cache is.
 
     Rows of the cache's own dtype are copied as they are. Others are divided by their scale and
-    rounded to nearest, ties to even; beyond the range of float8 and integers they become its largest
-    value; NaN stays NaN, and becomes 0 in integers. When several tokens have one slot, what it holds
-    then is one of them or parts of several. O(bytes).
+    rounded to nearest, ties to even; beyond the range of float8 and integers they become its
+    largest value; NaN stays NaN, and becomes 0 in integers. When several tokens have one slot, what
+    it holds then is one of them or parts of several. O(bytes).
 
     Args:
         k: ``[num_tokens, num_kv_heads, head_dim]``: float64, float32, float16, bfloat16, or the
