@@ -194,7 +194,9 @@ void rope_write_kv(const RopeWriteKvCall& call, E& executor, const Kernels& kern
     for (std::int64_t token = begin; token < end; ++token) {
       const std::int64_t position =
           call.positions != nullptr ? call.positions[token] : call.positions_int32[token];
-      row.cos_sin = call.cos_sin_cache + position * call.cos_sin_stride;
+      if (call.rotary_dim != 0) {
+        row.cos_sin = call.cos_sin_cache + position * call.cos_sin_stride;
+      }
       row.dtype = call.q.dtype;
       row.norm_weight = q_weight.empty() ? nullptr : q_weight.data();
       for (std::int64_t head = 0; head < q_heads; ++head) {

@@ -64,7 +64,7 @@ inline void rope(const RopeRow& row, std::byte* to) noexcept {
     if (row.norm_weight != nullptr) {
       rms_norm<V>(x, row.head_dim, reinterpret_cast<const T*>(row.norm_weight), row.norm_eps);
     }
-    rotate(row, x);
+    if (row.rotary_dim != 0) rotate(row, x);
     std::memcpy(to, x, static_cast<std::size_t>(row.head_dim) * sizeof(T));
   });
 }
