@@ -13,6 +13,8 @@
 
 #if defined(_MSC_VER) && !defined(__clang__) && defined(_M_X64)
 #include <intrin.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 namespace pagedkv::inline v0_1::cpu {
@@ -44,8 +46,10 @@ enum class Isa : unsigned char {
   if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")) {
     found.push_back(Isa::x86_64_v2);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
+  // Not every compiler knows F16C by name.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 29 & 1U) != 0;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c) {
     found.push_back(Isa::avx2);
   }
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

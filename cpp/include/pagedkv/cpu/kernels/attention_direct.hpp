@@ -54,7 +54,7 @@ class DirectRows {
 
   /// @param next  is prefetched: the rows after this tile's.
   void add(const Tile& tile, const Tile& next) noexcept {
-    alignas(64) T weights[kTileTokens * R];
+    alignas(64) T weights[(kTileTokens + kTileMargin) * R + V::width];
     Prefetcher ahead_values(tile.v, tile.size, call_.v_cache.row_bytes());
     Products::template scores<R>(tile.k, tile.size, queries_, query_stride_, weights, ahead_values);
     adjust(tile, weights);
@@ -176,8 +176,14 @@ class PaddedRows {
         v_(v_room_ == v_bytes_ ? nullptr : room(scratch, v_room_)) {}
 
   void apply(Tile& tile) const noexcept {
-    if (k_ != nullptr) copy(tile.k, padded_tokens(tile.size), k_, k_bytes_, k_room_);
-    if (v_ != nullptr) copy(tile.v, tile.size, v_, v_bytes_, v_room_);
+    if (k_ != nullptr) {
+      copy(tile.k, tile.size, k_, k_bytes_, k_room_);
+      std::fill_n(tile.k + tile.size, kTileMargin, tile.k[tile.size - 1]);
+    }
+    if (v_ != nullptr) {
+      copy(tile.v, tile.size, v_, v_bytes_, v_room_);
+      tile.v[tile.size] = tile.v[tile.size - 1];
+    }
   }
 
   [[nodiscard]] static std::size_t bytes_needed(const AttentionCall& call) noexcept {
@@ -188,9 +194,6 @@ class PaddedRows {
   static std::size_t padded(const CacheView& cache) noexcept {
     return static_cast<std::size_t>(
         bytes_of_elements(cache.dtype, round_up(cache.head_dim, Products::chunk)));
-  }
-  static int padded_tokens(int size) noexcept {
-    return static_cast<int>(round_up(size, F32::width));
   }
   static std::byte* room(Scratch& scratch, std::size_t bytes) {
     const auto size = static_cast<std::int64_t>(bytes * kTileTokens);

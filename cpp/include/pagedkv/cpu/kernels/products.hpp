@@ -12,11 +12,51 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "pagedkv/cpu/kernels/rows.hpp"
 #include "pagedkv/cpu/kernels/tile.hpp"
+#include "pagedkv/detail/macros.hpp"
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
+
+/// Has `x` in a register here: a load that is used more than once is not folded into each use, and a
+/// sum is not copied around.
+template <class V>
+inline void keep(V& x) noexcept {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__)) && \
+    !defined(PAGEDKV_GENERIC_VECTORS)
+#if defined(__x86_64__)
+  asm("" : "+x"(x.v));
+#else
+  asm("" : "+w"(x.v));
+#endif
+#else
+  static_cast<void>(x);
+#endif
+}
+
+/// Sums that are built up at a time, of chunks of so many vectors: enough to hide the latency of a
+/// product, few enough for the registers.
+template <class V, int vectors>
+inline constexpr int kSums = V::num_registers >= 32 ? (V::width >= 16 ? 16 : 24)
+                                                    : (vectors == 1 ? 12 : 8);
+
+/// scores[i] = the sum of the lanes of sums[i]; writes up to a whole vector more.
+template <int count, class V, class T>
+inline void store_sums(const V (&sums)[count], T* scores) noexcept {
+  PAGEDKV_UNROLL
+  for (int i = 0; i < count; i += V::width) {
+    V part[V::width];
+    PAGEDKV_UNROLL
+    for (int j = 0; j < V::width; ++j) part[j] = sums[i + j < count ? i + j : count - 1];
+    if constexpr (std::is_same_v<V, I32>) {
+      to_float(V::sums(part)).store(scores + i);
+    } else {
+      V::sums(part).store(scores + i);
+    }
+  }
+}
 
 /// `size` rounded up to a multiple of `step`.
 [[nodiscard]] constexpr std::int64_t round_up(std::int64_t size, std::int64_t step) noexcept {
@@ -49,29 +89,35 @@ struct FloatProducts {
   /// @param queries  `[R][stride]`, prepared.
   /// @param stride   `head_dim` rounded up to a chunk.
   template <int R>
-  static void scores(const std::byte* const* k, int size, const Query* queries,
+  PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
                      std::int64_t stride, T* scores, Prefetcher& ahead) noexcept {
-    constexpr int tokens = V::width / R;
+    constexpr int tokens = kSums<V, E::vectors> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     for (int t = 0; t < size; t += tokens) {
       ahead.until(t + tokens);
-      V sums[V::width];
+      V sums[tokens * R];
+      PAGEDKV_UNROLL
       for (V& sum : sums) sum = V::zero();
       const std::byte* const* rows = k + t;
       std::int64_t offset = 0;
       for (std::int64_t c = 0; c < stride; c += chunk, offset += bytes) {
         V key[tokens][E::vectors];
+        PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) E::load(rows[i] + offset, key[i]);
+        PAGEDKV_UNROLL
         for (int v = 0; v < E::vectors; ++v) {
+          PAGEDKV_UNROLL
           for (int r = 0; r < R; ++r) {
-            const V query = V::load(queries + r * stride + c + v * V::width);
+            V query = V::load(queries + r * stride + c + v * V::width);
+            keep(query);
+            PAGEDKV_UNROLL
             for (int i = 0; i < tokens; ++i) {
               sums[i * R + r] = fma(query, key[i][v], sums[i * R + r]);
             }
           }
         }
       }
-      V::sums(sums).store(scores + t * R);
+      store_sums<tokens * R>(sums, scores + t * R);
     }
   }
 
@@ -100,29 +146,37 @@ struct FloatProducts {
 
  private:
   template <int R, int vectors>
-  static void columns(const std::byte* const* v, int size, const T* weights, T* results,
+  PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size, const T* weights, T* results,
                       std::int64_t stride, std::int64_t column) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
     V sums[R][vectors];
+    PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
+      PAGEDKV_UNROLL
       for (int i = 0; i < vectors; ++i) sums[r][i] = V::load(results + r * stride + i * V::width);
     }
-    for (int t = 0; t < size; ++t) {
+    for (const std::byte* const* const end = v + size; v != end; ++v, weights += R) {
       V weight[R];
-      for (int r = 0; r < R; ++r) weight[r] = V::all(weights[t * R + r]);
-      const std::byte* p = v[t] + offset;
+      PAGEDKV_UNROLL
+      for (int r = 0; r < R; ++r) weight[r] = V::all(weights[r]);
+      const std::byte* p = *v + offset;
+      PAGEDKV_UNROLL
       for (int i = 0; i < vectors; i += E::vectors, p += bytes) {
         V value[E::vectors];
         E::load(p, value);
+        PAGEDKV_UNROLL
         for (int r = 0; r < R; ++r) {
+          PAGEDKV_UNROLL
           for (int j = 0; j < E::vectors; ++j) {
             sums[r][i + j] = fma(weight[r], value[j], sums[r][i + j]);
           }
         }
       }
     }
+    PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
+      PAGEDKV_UNROLL
       for (int i = 0; i < vectors; ++i) sums[r][i].store(results + r * stride + i * V::width);
     }
   }
@@ -151,44 +205,56 @@ struct IntegerProducts {
 
   /// As FloatProducts::prepare; rounds to integers.
   static float prepare(const float* query, std::int64_t size, Query* prepared) noexcept {
-    const float largest = largest_magnitude(query, size, 1);
-    const float inverse = largest > 0 ? kLargest / largest : 0;
+    float unit[1];
+    units<1>(query, size, unit);
+    const F32 inverse = F32::all(inverse_of(unit[0]));
     for (std::int64_t c = 0; c < size; c += chunk) {
+      float part[chunk] = {};
+      std::copy_n(query + c, std::min<std::int64_t>(chunk, size - c), part);
+      std::int32_t rounded[chunk];
+      for (int i = 0; i < chunk; i += F32::width) {
+        to_int(F32::load(part + i) * inverse).store(rounded + i);
+      }
       for (int i = 0; i < chunk; ++i) {
         const int lane = i % I16::width, vector = i / I16::width;
-        const std::int64_t channel = c + (two_a_byte ? 2 * lane + vector : lane);
-        prepared[c + i] = channel < size
-                              ? static_cast<Query>(rounded(query[channel], inverse))
-                              : Query{0};
+        prepared[c + i] = static_cast<Query>(rounded[two_a_byte ? 2 * lane + vector : lane]);
       }
     }
-    return largest / kLargest;
+    return unit[0];
   }
 
   template <int R>
-  static void scores(const std::byte* const* k, int size, const Query* queries,
+  PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
                      std::int64_t stride, float* scores, Prefetcher& ahead) noexcept {
-    constexpr int tokens = V::width / R;
+    // Sums of integers wait for an addition alone: fewer hide it.
+    constexpr int tokens = kSums<V, 2> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     for (int t = 0; t < size; t += tokens) {
       ahead.until(t + tokens);
-      I32 sums[V::width];
+      I32 sums[tokens * R];
+      PAGEDKV_UNROLL
       for (I32& sum : sums) sum = I32::zero();
       const std::byte* const* rows = k + t;
       std::int64_t offset = 0;
       for (std::int64_t c = 0; c < stride; c += chunk, offset += bytes) {
         I16 key[tokens][vectors];
+        PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) load(rows[i] + offset, key[i]);
+        PAGEDKV_UNROLL
         for (int v = 0; v < vectors; ++v) {
+          PAGEDKV_UNROLL
           for (int r = 0; r < R; ++r) {
-            const I16 query = I16::load(queries + r * stride + c + v * I16::width);
+            I16 query = I16::load(queries + r * stride + c + v * I16::width);
+            keep(query);
+            PAGEDKV_UNROLL
             for (int i = 0; i < tokens; ++i) {
               sums[i * R + r] = dot_pairs(query, key[i][v], sums[i * R + r]);
+              keep(sums[i * R + r]);
             }
           }
         }
       }
-      to_float(I32::sums(sums)).store(scores + t * R);
+      store_sums<tokens * R>(sums, scores + t * R);
     }
   }
 
@@ -223,69 +289,100 @@ struct IntegerProducts {
   }
 
  private:
-  /// NaN where one is not finite.
-  static float largest_magnitude(const float* x, std::int64_t size, std::int64_t step) noexcept {
-    float largest = 0;
-    bool finite = true;
-    for (std::int64_t i = 0; i < size * step; i += step) {
-      const float magnitude = std::fabs(x[i]);
-      finite = finite && magnitude <= std::numeric_limits<float>::max();
-      largest = std::max(largest, magnitude);
+  /// What `size` values are divided by so that they become integers: their largest magnitude over
+  /// kLargest, NaN where one of them is.
+  template <int step>
+  static void units(const float* x, std::int64_t size, float (&unit)[step]) noexcept {
+    // Lane i holds values of row i % step; a row of its own has them all.
+    F32 largest = F32::zero(), sum = F32::zero();
+    std::int64_t i = 0;
+    for (; i + F32::width <= size; i += F32::width) {
+      const F32 magnitude = abs(F32::load(x + i));
+      largest = max(largest, magnitude);
+      sum = sum + magnitude;
     }
-    return finite ? largest : std::numeric_limits<float>::quiet_NaN();
+    float lanes[F32::width], sums[F32::width];
+    largest.store(lanes);
+    sum.store(sums);
+    for (int j = 0; i < size; ++i, ++j) {
+      lanes[j] = std::max(lanes[j], std::fabs(x[i]));
+      sums[j] += std::fabs(x[i]);
+    }
+    for (int r = 0; r < step; ++r) {
+      float most = 0, all = 0;
+      for (int j = r; j < F32::width; j += step) {
+        most = std::max(most, lanes[j]);
+        all += sums[j];
+      }
+      unit[r] = all == all ? most / kLargest : all;
+    }
   }
 
-  /// 0 for all values of a row that is not finite: its unit is NaN.
-  static std::int32_t rounded(float x, float inverse) noexcept {
-    return inverse > 0 ? static_cast<std::int32_t>(std::nearbyint(x * inverse)) : 0;
-  }
+  [[nodiscard]] static float inverse_of(float unit) noexcept { return unit > 0 ? 1 / unit : 0; }
 
+  /// `[size][R]` weights as integers, those of two tokens in the halves of one.
   template <int R>
-  static void round_weights(const float* weights, int size, std::int32_t* pairs,
+  static void round_weights(float* weights, int size, std::int32_t* pairs,
                             float (&unit)[R]) noexcept {
-    for (int r = 0; r < R; ++r) {
-      const float largest = largest_magnitude(weights + r, size, R);
-      const float inverse = largest > 0 ? kLargest / largest : 0;
-      unit[r] = largest / kLargest;
-      for (int t = 0; t < size; t += 2) {
-        const std::int32_t first = rounded(weights[t * R + r], inverse);
-        const std::int32_t second = t + 1 < size ? rounded(weights[(t + 1) * R + r], inverse) : 0;
-        pairs[t / 2 * R + r] = static_cast<std::int32_t>(
-            (static_cast<std::uint32_t>(first) & 0xffffU) | static_cast<std::uint32_t>(second) << 16);
+    if (size % 2 != 0) std::fill_n(weights + size * R, R, 0.0F);
+    units<R>(weights, size * R, unit);
+    float lanes[F32::width];
+    for (int i = 0; i < F32::width; ++i) lanes[i] = inverse_of(unit[i % R]);
+    const F32 inverse = F32::load(lanes);
+    alignas(64) std::int32_t rounded[(kTileTokens + 1) * R + F32::width];
+    const int count = (size + 1) / 2 * 2 * R;
+    for (int i = 0; i < count; i += F32::width) {
+      to_int(F32::load(weights + i) * inverse).store(rounded + i);
+    }
+    for (int t = 0; t < count; t += 2 * R) {
+      PAGEDKV_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const auto first = static_cast<std::uint32_t>(rounded[t + r]);
+        const auto second = static_cast<std::uint32_t>(rounded[t + R + r]);
+        pairs[t / 2 + r] = static_cast<std::int32_t>((first & 0xffffU) | second << 16);
       }
     }
   }
 
   template <int R, int at_once>
-  static void columns(const std::byte* const* v, int size, const std::int32_t* pairs,
+  PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size, const std::int32_t* pairs,
                       const float (&unit)[R], float* results, std::int64_t stride,
                       std::int64_t column) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
     I32 sums[R][2 * at_once];
+    PAGEDKV_UNROLL
     for (auto& row : sums) {
+      PAGEDKV_UNROLL
       for (I32& sum : row) sum = I32::zero();
     }
-    for (int t = 0; t < size; t += 2) {
+    // The weight beside the last of an odd number is 0, and its row that of the last.
+    for (int t = 0; t < size; t += 2, pairs += R) {
       const std::byte* p = v[t] + offset;
-      // The weight beside the last of an odd number is 0, whatever it is multiplied by.
-      const std::byte* q = v[std::min(t + 1, size - 1)] + offset;
+      const std::byte* q = v[t + 1] + offset;
+      PAGEDKV_UNROLL
       for (int i = 0; i < at_once; i += vectors, p += bytes, q += bytes) {
         I16 a[vectors], b[vectors];
         load(p, a);
         load(q, b);
+        PAGEDKV_UNROLL
         for (int j = 0; j < vectors; ++j) {
           I16 low, high;
           I16::zip(a[j], b[j], low, high);
+          PAGEDKV_UNROLL
           for (int r = 0; r < R; ++r) {
-            const I16 pair = I16::all_pairs(pairs[t / 2 * R + r]);
+            const I16 pair = I16::all_pairs(pairs[r]);
             sums[r][2 * (i + j)] = dot_pairs(low, pair, sums[r][2 * (i + j)]);
             sums[r][2 * (i + j) + 1] = dot_pairs(high, pair, sums[r][2 * (i + j) + 1]);
+            keep(sums[r][2 * (i + j)]);
+            keep(sums[r][2 * (i + j) + 1]);
           }
         }
       }
     }
+    PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
+      PAGEDKV_UNROLL
       for (int i = 0; i < 2 * at_once; ++i) {
         float* to = results + r * stride + i * I32::width;
         fma(to_float(sums[r][i]), F32::all(unit[r]), F32::load(to)).store(to);

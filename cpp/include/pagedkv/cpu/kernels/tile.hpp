@@ -14,13 +14,15 @@ namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
 /// Tokens a tile. Their keys and values, of 128 elements of 16 bits, fill half of a first-level cache.
 inline constexpr int kTileTokens = 64;
+/// Room behind them, for products that go on to a whole block of registers.
+inline constexpr int kTileMargin = 24;
 
 /// Where the keys and values of consecutive tokens lie, for one head.
 struct Tile {
   int size = 0;            ///< tokens
   std::int64_t first = 0;  ///< position of the first one
-  const std::byte* k[kTileTokens];
-  const std::byte* v[kTileTokens];
+  const std::byte* k[kTileTokens + kTileMargin];
+  const std::byte* v[kTileTokens + 1];
   float k_scale[kTileTokens];
   float v_scale[kTileTokens];
   const std::byte* k_rope[kTileTokens];  ///< MLA
@@ -61,25 +63,35 @@ class Tiles {
   void fill(Tile& tile) const noexcept {
     const AttentionCall& call = *call_;
     const std::int64_t size = call.k_cache.block_size;
+    const bool scaled = !call.k_scale.trivial() || !call.v_scale.trivial();
     int i = 0;
     while (i < tile.size) {
       const std::int64_t position = tile.first + i;
       const std::int64_t block = table_[position / size];
       std::int64_t offset = position % size;
+      const int first = i;
       const int stop = static_cast<int>(std::min<std::int64_t>(tile.size, i + (size - offset)));
+      const std::byte* k = call.k_cache.row(block, head_, offset);
+      const std::byte* v = call.v_cache.row(block, head_, offset);
       for (; i < stop; ++i, ++offset) {
-        tile.k[i] = call.k_cache.row(block, head_, offset);
-        tile.v[i] = call.v_cache.row(block, head_, offset);
+        tile.k[i] = k;
+        tile.v[i] = v;
+        k += call.k_cache.token_stride;
+        v += call.v_cache.token_stride;
+        if (!scaled) continue;
         tile.k_scale[i] = call.k_scale.at(block, head_, offset);
         tile.v_scale[i] = call.v_scale.at(block, head_, offset);
-        if (call.k_rope_cache.head_dim != 0) {
-          tile.k_rope[i] = call.k_rope_cache.row(block, head_, offset);
-        }
+      }
+      if (call.k_rope_cache.head_dim == 0) continue;
+      const std::byte* rope = call.k_rope_cache.row(block, head_, position % size);
+      for (int j = first; j < stop; ++j, rope += call.k_rope_cache.token_stride) {
+        tile.k_rope[j] = rope;
       }
     }
     if (tile.size == 0) return;
-    // Whole vectors of tokens are computed: what is behind the last one repeats it, and is masked.
-    for (; i < kTileTokens && i % F32::width != 0; ++i) tile.k[i] = tile.k[tile.size - 1];
+    // Blocks of tokens are computed whole: what is behind the last one repeats it, and is masked.
+    for (int past = 0; past < kTileMargin; ++past) tile.k[i + past] = tile.k[tile.size - 1];
+    tile.v[i] = tile.v[tile.size - 1];
   }
 
   const AttentionCall* call_;

@@ -16,3 +16,10 @@
 #else
 #include "pagedkv/cpu/simd/generic.hpp"
 #endif
+
+namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
+
+// Defined in I32, whose name a call with an F32 does not mention.
+I32 to_int(F32 a) noexcept;
+
+}  // namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE
