@@ -118,7 +118,7 @@ void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_
   call.slot_mapping = slots.data();
   const cpu::Kernels& kernels = cpu::kernels();
   const py::gil_scoped_release released;
-  cpu::mla_write(call, cpu::default_thread_pool(), kernels);
+  cpu::mla_write(call, cpu::default_thread_pool(), kernels, where);
 }
 
 /// The caller's array for a result, or a new one like `cache`'s.
@@ -177,7 +177,7 @@ std::pair<AnyTensor, AnyTensor> gather_kv(
   {
     const cpu::Kernels& kernels = cpu::kernels();
     const py::gil_scoped_release released;
-    cpu::gather_kv(call, cpu::default_thread_pool(), kernels);
+    cpu::gather_kv(call, cpu::default_thread_pool(), kernels, where);
   }
   return {py::reinterpret_borrow<AnyTensor>(keys.array),
           py::reinterpret_borrow<AnyTensor>(values.array)};
@@ -239,7 +239,7 @@ void copy_blocks(const AnyObject& caches, const AnyObject& src_dst) {
                               cpu::Layout::hnd, tensors);
   const auto pairs = to_pairs(where, "src_dst", src_dst);
   const py::gil_scoped_release released;
-  cpu::copy_blocks(views, pairs, cpu::default_thread_pool());
+  cpu::copy_blocks(views, pairs, cpu::default_thread_pool(), where);
 }
 
 void move_slots(const AnyObject& caches, const AnyObject& slot_moves, const AnyObject& scales,
@@ -249,7 +249,7 @@ void move_slots(const AnyObject& caches, const AnyObject& slot_moves, const AnyO
   const auto views = to_views(where, caches, scales, to_layout(where, layout), tensors);
   const auto pairs = to_pairs(where, "slot_moves", slot_moves);
   const py::gil_scoped_release released;
-  cpu::move_slots(views, pairs, cpu::default_thread_pool());
+  cpu::move_slots(views, pairs, cpu::default_thread_pool(), where);
 }
 
 void swap_blocks(const AnyObject& src_cache, const AnyObject& dst_cache, const AnyObject& src_dst) {
@@ -263,7 +263,7 @@ void swap_blocks(const AnyObject& src_cache, const AnyObject& dst_cache, const A
   const cpu::CacheView to = to_bytes(target, cpu::Layout::hnd, false);
   const auto pairs = to_pairs(where, "src_dst", src_dst);
   const py::gil_scoped_release released;
-  cpu::swap_blocks(from, to, pairs, cpu::default_thread_pool());
+  cpu::swap_blocks(from, to, pairs, cpu::default_thread_pool(), where);
 }
 
 /// float weights `[head_dim]`; no data for None.
@@ -341,7 +341,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
   {
     const cpu::Kernels& kernels = cpu::kernels();
     const py::gil_scoped_release released;
-    cpu::rope_write_kv(call, cpu::default_thread_pool(), kernels);
+    cpu::rope_write_kv(call, cpu::default_thread_pool(), kernels, where);
   }
   return py::reinterpret_borrow<AnyTensor>(rotated);
 }
@@ -391,7 +391,7 @@ std::pair<AnyTensor, AnyTensor> merge_attention_states(
   {
     const cpu::Kernels& kernels = cpu::kernels();
     const py::gil_scoped_release released;
-    cpu::merge_attention_states(call, cpu::default_thread_pool(), kernels);
+    cpu::merge_attention_states(call, cpu::default_thread_pool(), kernels, where);
   }
   return {py::reinterpret_borrow<AnyTensor>(merged), py::reinterpret_borrow<AnyTensor>(merged_lse)};
 }
