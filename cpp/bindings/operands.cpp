@@ -154,10 +154,7 @@ Scale::Scale(const char* where, const char* argument, const AnyObject& value,
 
 Integers::Integers(const char* where, const char* argument, const AnyObject& value,
                    std::size_t ndim, const char* expected)
-    : where_(where),
-      argument_(argument),
-      owner_(list_as_array(where, argument, value)),
-      tensor_(where, argument, owner_) {
+    : owner_(list_as_array(where, argument, value)), tensor_(where, argument, owner_) {
   tensor_.expect_dims(ndim, expected);
   // An empty list has no integer type.
   const bool empty = tensor_.size(0) == 0;

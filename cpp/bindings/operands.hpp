@@ -62,9 +62,7 @@ class Integers {
   }
 
  private:
-  const char* where_;
-  const char* argument_;
-  py::object owner_;
+  py::object owner_;  ///< what a list became
   Tensor tensor_;
 };
 
