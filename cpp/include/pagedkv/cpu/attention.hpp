@@ -90,8 +90,8 @@ class Plan {
 }  // namespace detail_attention
 
 /// Attention of the queries of a batch over the keys and values of their sequences. A sequence's
-/// result depends, bit for bit, on nothing but that sequence: not on the rest of the batch, and not on
-/// the number of threads. O(queries * tokens they see); allocates the plan and working memory.
+/// result depends, bit for bit, on nothing but that sequence: not on the rest of the batch, and not
+/// on the number of threads. O(queries * tokens they see); allocates the plan and working memory.
 /// @param call  checked: see `check_attention`.
 /// @throws std::bad_alloc, with nothing written.
 template <Executor E>
@@ -99,32 +99,31 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
   const detail_attention::Plan plan(call, kernels);
   if (plan.num_items() == 0) return;
   const std::size_t scratch = (kernels.attention_scratch(call) + 4095) / 4096 * 4096;
-  const auto workers = static_cast<std::size_t>(
-      std::min<std::int64_t>(executor.size(), plan.num_items()));
+  // Read once: the pool may be resized meanwhile.
+  const unsigned workers = executor.size();
   static thread_local detail::Storage kept;
-  const std::size_t needed = scratch * executor.size() + plan.partial_bytes();
-  static_cast<void>(workers);
+  const std::size_t needed = scratch * workers + plan.partial_bytes();
   if (kept.size() < needed) {
     kept = detail::Storage();
     kept = detail::Storage(needed);
   }
   std::byte* const memory = kept.data();
-  std::byte* const partials = memory + scratch * executor.size();
+  std::byte* const partials = memory + scratch * workers;
   // Whoever does the last piece of a span and head merges its pieces, in their order.
   const auto heads = static_cast<std::size_t>(call.k_cache.num_heads);
   const auto left = std::make_unique<std::atomic<std::int64_t>[]>(plan.spans().size() * heads);
   for (std::size_t i = 0; i < plan.spans().size() * heads; ++i) {
     left[i].store(plan.spans()[i / heads].num_pieces, std::memory_order_relaxed);
   }
-  executor.run(plan.num_items(), [&](std::int64_t index, unsigned worker) {
+  const auto task = [&](std::int64_t index, unsigned worker) {
     const AttentionSpan& span = plan.span_of(index);
     const std::int64_t within = index - span.first_item;
     AttentionItem item{&span, within / span.num_pieces, within % span.num_pieces, nullptr};
     std::byte* const own = memory + scratch * worker;
     if (span.num_pieces == 1) return kernels.attend(call, item, own);
     const std::size_t part = partial_bytes(call, span.num_rows);
-    std::byte* const first = partials + span.partials +
-                             static_cast<std::size_t>(item.kv_head * span.num_pieces) * part;
+    std::byte* const first =
+        partials + span.partials + static_cast<std::size_t>(item.kv_head * span.num_pieces) * part;
     item.partial = first + static_cast<std::size_t>(item.piece) * part;
     kernels.attend(call, item, own);
     const auto counter = static_cast<std::size_t>(&span - plan.spans().data()) * heads +
@@ -132,7 +131,8 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
     if (left[counter].fetch_sub(1, std::memory_order_acq_rel) == 1) {
       kernels.merge(call, span, item.kv_head, first, own);
     }
-  });
+  };
+  executor.run(plan.num_items(), task, workers);
 }
 
 }  // namespace pagedkv::inline v0_1::cpu

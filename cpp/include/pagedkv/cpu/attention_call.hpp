@@ -16,14 +16,14 @@ inline constexpr std::int64_t kMaxHeadDim = 512;
 
 /// The arguments of `paged_attention`, and of `mla_decode`, whose keys are in two parts.
 struct AttentionCall {
-  RowsView q;              ///< `[num_tokens, num_q_heads, head_dim]`
-  RowsView out;            ///< `[num_tokens, num_q_heads, v_head_dim]`, dtype of q
-  float* lse = nullptr;    ///< `[num_tokens, num_q_heads]`, natural logarithm; null: not wanted
-  CacheView k_cache;       ///< `num_kv_heads` divides `num_q_heads`
+  RowsView q;            ///< `[num_tokens, num_q_heads, head_dim]`
+  RowsView out;          ///< `[num_tokens, num_q_heads, v_head_dim]`, dtype of q
+  float* lse = nullptr;  ///< `[num_tokens, num_q_heads]`, natural logarithm; null: not wanted
+  CacheView k_cache;     ///< `num_kv_heads` divides `num_q_heads`
   CacheView v_cache;
   ScaleView k_scale;
   ScaleView v_scale;
-  RowsView q_rope;         ///< MLA: the second part of the queries, `head_dim` 0 where there is none
+  RowsView q_rope;  ///< MLA: the second part of the queries, `head_dim` 0 where there is none
   CacheView k_rope_cache;  ///< MLA: the second part of the keys
 
   const std::int32_t* block_tables = nullptr;  ///< `[num_seqs, max_blocks]`
@@ -33,16 +33,16 @@ struct AttentionCall {
   const std::int32_t* query_start_loc = nullptr;  ///< `[num_seqs + 1]`; null: one token each
   std::int64_t num_seqs = 0;
 
-  double scale = 1;            ///< of the products
+  double scale = 1;  ///< of the products
   bool causal = true;
-  std::int64_t window = 0;     ///< tokens a query sees, itself counted; 0: all
-  std::int64_t sink_tokens = 0;  ///< first tokens that a window does not hide
-  const float* sink_logits = nullptr;   ///< `[num_q_heads]`: join the softmax with no value
-  float softcap = 0;                    ///< cap * tanh(score / cap); 0: none
-  const float* alibi_slopes = nullptr;  ///< `[num_q_heads]`: slope * (j - i) is added
+  std::int64_t window = 0;                  ///< tokens a query sees, itself counted; 0: all
+  std::int64_t sink_tokens = 0;             ///< first tokens that a window does not hide
+  const float* sink_logits = nullptr;       ///< `[num_q_heads]`: join the softmax with no value
+  float softcap = 0;                        ///< cap * tanh(score / cap); 0: none
+  const float* alibi_slopes = nullptr;      ///< `[num_q_heads]`: slope * (j - i) is added
   const std::uint8_t* tree_mask = nullptr;  ///< `[num_tokens, max_query_len]` among the new tokens
   std::int64_t tree_mask_stride = 0;        ///< in elements
-  bool exact = false;  ///< float products also where integers would do
+  bool exact = false;                       ///< float products also where integers would do
 
   [[nodiscard]] std::int64_t first_query(std::int64_t seq) const noexcept {
     return query_start_loc == nullptr ? seq : query_start_loc[seq];
@@ -86,7 +86,7 @@ struct AttentionSpan {
 struct AttentionItem {
   const AttentionSpan* span = nullptr;
   std::int64_t kv_head = 0;
-  std::int64_t piece = 0;       ///< 0 to num_pieces - 1
+  std::int64_t piece = 0;        ///< 0 to num_pieces - 1
   std::byte* partial = nullptr;  ///< where its part goes; null: to the result, it is all there is
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// The kernels of the library `pagedkv::kernels`, compiled for several instruction sets. Who uses the
-// headers alone takes `native_kernels()` of cpu/kernels/native.hpp.
+// The kernels of the library `pagedkv::kernels`, compiled for several instruction sets. Who uses
+// the headers alone takes `native_kernels()` of cpu/kernels/native.hpp.
 
 #include "pagedkv/cpu/isa.hpp"
 #include "pagedkv/cpu/kernels.hpp"

@@ -3,6 +3,7 @@
 // The threads that operations run on. Not OpenMP: two run-times of it in one process, ours and
 // torch's, fight for the cores.
 
+#include <algorithm>
 #include <atomic>
 #include <concepts>
 #include <cstddef>
@@ -28,27 +29,27 @@
 
 namespace pagedkv::inline v0_1::cpu {
 
-/// What operations need of an executor: `size()` workers, and `run(count, task)`, which calls
-/// `task(index, worker)` for each index below `count`, once, with `worker < size()` different for
-/// calls at the same time, and returns when all have returned. Tasks do not throw.
+/// What operations need of an executor: `size()` workers, and `run(count, task, workers)`, which
+/// calls `task(index, worker)` for each index below `count`, once, with `worker < workers`
+/// different for calls at the same time, and returns when all have returned. Tasks do not throw.
 template <class E>
 concept Executor = requires(E& executor, void (*task)(std::int64_t, unsigned)) {
   { executor.size() } -> std::convertible_to<unsigned>;
-  executor.run(std::int64_t{1}, task);
+  executor.run(std::int64_t{1}, task, 1U);
 };
 
 /// Does everything in the thread that calls.
 struct SerialExecutor {
   [[nodiscard]] static constexpr unsigned size() noexcept { return 1; }
   template <class Task>
-  void run(std::int64_t count, Task&& task) const {
+  void run(std::int64_t count, Task&& task, unsigned = 1) const {
     for (std::int64_t i = 0; i < count; ++i) task(i, 0U);
   }
 };
 
-/// Threads that sleep while there is nothing to do; the one that calls `run` works with them. Made at
-/// the first `run` that has work for them, and anew in a child after fork(). `run` from several threads
-/// at once is safe: one of them has the workers, the others do their work alone.
+/// Threads that sleep while there is nothing to do; the one that calls `run` works with them. Made
+/// at the first `run` that has work for them, and anew in a child after fork(). `run` from several
+/// threads at once is safe: one of them has the workers, the others do their work alone.
 class ThreadPool {
  public:
   /// @param size  workers, the calling thread counted: at least 1.
@@ -65,16 +66,20 @@ class ThreadPool {
   void resize(unsigned size) {
     if (size == 0) detail::throw_zero("cpu.ThreadPool.resize", "size");
     State* const now = state();
-    if (now == nullptr) detail::throw_unsupported("cpu.ThreadPool.resize", "called while the pool is made anew after fork(); expected one thread");
+    if (now == nullptr)
+      detail::throw_unsupported(
+          "cpu.ThreadPool.resize",
+          "called while the pool is made anew after fork(); expected one thread");
     const std::lock_guard lock(now->busy);
     stop(*now);
     size_.store(size, std::memory_order_relaxed);
   }
 
   /// `task(index, worker)` for each index below `count`.
+  /// @param workers  at most so many: what the caller has room for, also when the pool is resized.
   template <class Task>
-  void run(std::int64_t count, Task&& task) {
-    State* const now = count > 1 && size() > 1 ? state() : nullptr;
+  void run(std::int64_t count, Task&& task, unsigned workers = kAll) {
+    State* const now = count > 1 && workers > 1 && size() > 1 ? state() : nullptr;
     if (now == nullptr || !now->busy.try_lock()) {
       for (std::int64_t i = 0; i < count; ++i) task(i, 0U);
       return;
@@ -86,12 +91,12 @@ class ThreadPool {
       (*static_cast<Callable*>(context))(index, worker);
     };
     now->count = count;
+    now->limit = workers;
     now->next.store(0, std::memory_order_relaxed);
     start(*now);
     now->job.store(kOpen, std::memory_order_release);
-    const auto helpers = static_cast<std::size_t>(
-        count - 1 < static_cast<std::int64_t>(now->workers.size()) ? count - 1
-                                                                    : now->workers.size());
+    const std::size_t helpers = std::min({static_cast<std::size_t>(count - 1), now->workers.size(),
+                                          static_cast<std::size_t>(workers - 1)});
     for (std::size_t i = 0; i < helpers; ++i) {
       now->workers[i]->wake.fetch_add(1, std::memory_order_release);
       now->workers[i]->wake.notify_one();
@@ -106,6 +111,7 @@ class ThreadPool {
   }
 
  private:
+  static constexpr unsigned kAll = ~0U;
   static constexpr std::uint32_t kOpen = 1U << 31;
 
   struct alignas(64) Worker {
@@ -119,6 +125,7 @@ class ThreadPool {
     void* context = nullptr;
     void (*call)(void*, std::int64_t, unsigned) = nullptr;
     std::int64_t count = 0;
+    unsigned limit = kAll;
     alignas(64) std::atomic<std::int64_t> next{0};
     alignas(64) std::atomic<std::uint32_t> job{0};  // kOpen, and how many workers are at it
   };
@@ -142,13 +149,13 @@ class ThreadPool {
              !state.job.compare_exchange_weak(job, job + 1, std::memory_order_acq_rel)) {
       }
       if ((job & kOpen) == 0) continue;
-      work(state, worker);
+      if (worker < state.limit) work(state, worker);
       if (state.job.fetch_sub(1, std::memory_order_acq_rel) == 1) state.job.notify_one();
     }
   }
 
-  /// This process's state: a child of fork() has none of its parent's threads, and begins anew. Null
-  /// while another thread of the child makes it.
+  /// This process's state: a child of fork() has none of its parent's threads, and begins anew.
+  /// Null while another thread of the child makes it.
   [[nodiscard]] State* state() {
 #if !defined(_WIN32)
     const auto process = ::getpid();
@@ -219,12 +226,14 @@ class ThreadPool {
   if (text == nullptr || *text == '\0') return num_processors();
   unsigned long value = 0;
   for (const char* c = text; *c != '\0'; ++c) {
-    value = *c >= '0' && *c <= '9' && value <= 1024 ? value * 10 + static_cast<unsigned>(*c - '0') : 0;
+    value =
+        *c >= '0' && *c <= '9' && value <= 1024 ? value * 10 + static_cast<unsigned>(*c - '0') : 0;
     if (value == 0) break;
   }
   if (value == 0 || value > 1024) {
-    detail::throw_unsupported("cpu.default_num_threads", "PAGEDKV_NUM_THREADS=" +
-                                  std::string(text) + "; expected a number from 1 to 1024");
+    detail::throw_unsupported(
+        "cpu.default_num_threads",
+        "PAGEDKV_NUM_THREADS=" + std::string(text) + "; expected a number from 1 to 1024");
   }
   return static_cast<unsigned>(value);
 }

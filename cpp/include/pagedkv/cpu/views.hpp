@@ -50,8 +50,8 @@ struct CacheView {
 [[nodiscard]] inline CacheView cache_view(void* data, DType dtype, std::int64_t num_blocks,
                                           std::int64_t num_heads, std::int64_t block_size,
                                           std::int64_t head_dim, Layout layout = Layout::hnd) {
-  CacheView view{static_cast<std::byte*>(data), dtype, num_blocks, num_heads, block_size, head_dim,
-                 0, 0, 0};
+  CacheView view{
+      static_cast<std::byte*>(data), dtype, num_blocks, num_heads, block_size, head_dim, 0, 0, 0};
   const auto row = static_cast<std::int64_t>(view.row_bytes());
   view.head_stride = layout == Layout::hnd ? row * block_size : row;
   view.token_stride = layout == Layout::hnd ? row : row * num_heads;
@@ -96,7 +96,8 @@ struct ScaleView {
   std::int64_t head_stride = 0;
   std::int64_t slot_stride = 0;
 
-  [[nodiscard]] float at(std::int64_t block, std::int64_t head, std::int64_t offset) const noexcept {
+  [[nodiscard]] float at(std::int64_t block, std::int64_t head,
+                         std::int64_t offset) const noexcept {
     return data == nullptr ? value
                            : data[block * block_stride + head * head_stride + offset * slot_stride];
   }

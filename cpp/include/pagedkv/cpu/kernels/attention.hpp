@@ -74,7 +74,8 @@ inline void merge_parts(const AttentionCall& call, const AttentionSpan& span, st
   const std::size_t part_bytes = partial_bytes(call, span.num_rows);
   T* values = reinterpret_cast<T*>(scratch);
   const auto part_of = [&](std::int64_t piece) {
-    return Partial<T>(partials + static_cast<std::size_t>(piece) * part_bytes, span.num_rows, width);
+    return Partial<T>(partials + static_cast<std::size_t>(piece) * part_bytes, span.num_rows,
+                      width);
   };
   for (std::int64_t row = 0; row < span.num_rows; ++row) {
     T reference = nothing;
@@ -87,7 +88,8 @@ inline void merge_parts(const AttentionCall& call, const AttentionSpan& span, st
     for (std::int64_t i = 0; i < width; ++i) values[i] = 0;
     for (std::int64_t i = 0; i < span.num_pieces; ++i) {
       const Partial<T> part = part_of(i);
-      const T weight = part.reference[row] == nothing ? part.sum[row] * 0 : std::exp(part.reference[row] - reference);
+      const T weight = part.reference[row] == nothing ? part.sum[row] * 0
+                                                      : std::exp(part.reference[row] - reference);
       sum += part.reference[row] == nothing ? part.sum[row] : weight * part.sum[row];
       const T* from = part.values + row * width;
       const V factor = V::all(weight);

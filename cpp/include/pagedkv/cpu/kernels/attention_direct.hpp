@@ -1,8 +1,8 @@
 #pragma once
 
-// Attention of few rows: decode, and a few drafts. Four query heads of a group go together over each
-// tile, and the heads of a group take turns while it is in the first-level cache, so that keys and
-// values are read from memory once, and never copied.
+// Attention of few rows: decode, and a few drafts. Four query heads of a group go together over
+// each tile, and the heads of a group take turns while it is in the first-level cache, so that keys
+// and values are read from memory once, and never copied.
 
 #include <algorithm>
 #include <cstddef>
@@ -223,7 +223,8 @@ template <class Products>
   using Query = typename Products::Query;
   const std::int64_t k_stride = round_up(call.k_cache.head_dim, Products::chunk);
   const std::int64_t v_stride = round_up(call.v_cache.head_dim, Products::chunk);
-  return (kDirectRows + 4) * (Scratch::bytes_for<Query>(k_stride) + Scratch::bytes_for<T>(v_stride)) +
+  return (kDirectRows + 4) *
+             (Scratch::bytes_for<Query>(k_stride) + Scratch::bytes_for<T>(v_stride)) +
          PaddedRows<Products>::bytes_needed(call);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// Attention of many rows: chunked prefill, large groups, MLA. A tile is converted to floats once for
-// all rows, and both products are matrix products blocked in registers:
+// Attention of many rows: chunked prefill, large groups, MLA. A tile is converted to floats once
+// for all rows, and both products are matrix products blocked in registers:
 //
 //   scores  [token][row]  = keys [token][d] x queries [d][row]
 //   results [row][d]     += weights [token][row] x values [token][d]
@@ -20,36 +20,47 @@
 #include "pagedkv/cpu/kernels/scratch.hpp"
 #include "pagedkv/cpu/kernels/softmax.hpp"
 #include "pagedkv/cpu/kernels/tile.hpp"
+#include "pagedkv/detail/macros.hpp"
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
-/// Most rows of a span of the packed kernel: their queries and results stay in the second-level cache.
+/// Most rows of a span of the packed kernel: their queries and results stay in the second-level
+/// cache.
 inline constexpr int kPackedRows = 128;
 
 /// The block of a product that is held in registers: so many rows, two vectors wide.
 inline constexpr int kBlockRows = F32::num_registers >= 32 ? 12 : 6;
 inline constexpr int kBlockColumns = 2 * F32::width;
+/// Added to the length of rows that are read down a column: of a power of two they would all fall
+/// into a few sets of the cache.
+inline constexpr std::int64_t kSkew = 16;
 
 /// c[i][0..kBlockColumns) (+)= sum over d of a[i * a_row + d * a_step] * b[d * b_row + ...]
 template <bool add, int rows>
-inline void block_product(const float* a, std::int64_t a_row, std::int64_t a_step, const float* b,
-                          std::int64_t b_row, std::int64_t depth, float* c,
-                          std::int64_t c_row) noexcept {
+PAGEDKV_NOINLINE inline void block_product(const float* a, std::int64_t a_row, std::int64_t a_step,
+                                           const float* b, std::int64_t b_row, std::int64_t depth,
+                                           float* c, std::int64_t c_row) noexcept {
   F32 sums[rows][2];
+  PAGEDKV_UNROLL
   for (int i = 0; i < rows; ++i) {
+    PAGEDKV_UNROLL
     for (int j = 0; j < 2; ++j) {
       sums[i][j] = add ? F32::load(c + i * c_row + j * F32::width) : F32::zero();
     }
   }
   for (std::int64_t d = 0; d < depth; ++d, a += a_step, b += b_row) {
     const F32 b0 = F32::load(b), b1 = F32::load(b + F32::width);
+    PAGEDKV_UNROLL
     for (int i = 0; i < rows; ++i) {
-      const F32 x = F32::all(a[i * a_row]);
+      F32 x = F32::all(a[i * a_row]);
+      keep(x);
       sums[i][0] = fma(x, b0, sums[i][0]);
       sums[i][1] = fma(x, b1, sums[i][1]);
     }
   }
+  PAGEDKV_UNROLL
   for (int i = 0; i < rows; ++i) {
+    PAGEDKV_UNROLL
     for (int j = 0; j < 2; ++j) sums[i][j].store(c + i * c_row + j * F32::width);
   }
 }
@@ -78,12 +89,13 @@ class PackedRows {
         depth_(call.k_cache.head_dim + call.q_rope.head_dim),
         v_dim_(call.v_cache.head_dim),
         shares_(call.q_rope.head_dim != 0),
+        score_stride_(row_stride_ + kSkew),
         value_stride_(round_up(v_dim_, kBlockColumns)),
-        key_stride_(std::max(round_up(depth_, 16), shares_ ? value_stride_ : 0)),
+        key_stride_(std::max(round_up(depth_, 16), shares_ ? value_stride_ : 0) + kSkew),
         queries_(scratch.take<float>(row_stride_ * depth_)),
         keys_(scratch.take<float>(kTileTokens * key_stride_)),
-        tile_values_(shares_ ? keys_ : scratch.take<float>(kTileTokens * value_stride_)),
-        scores_(scratch.take<float>(kTileTokens * row_stride_)),
+        tile_values_(shares_ ? keys_ : scratch.take<float>(kTileTokens * tile_value_stride())),
+        scores_(scratch.take<float>(kTileTokens * score_stride_)),
         results_(scratch.take<float>(row_stride_ * value_stride_)),
         reference_(scratch.take<float>(row_stride_)),
         sum_(scratch.take<float>(row_stride_)),
@@ -109,8 +121,8 @@ class PackedRows {
       offset_[r] = static_cast<float>(base_ - position);
       read_query(call.q.dtype, call.q.row(token_of(at), head_of(at)), row, call.q.head_dim);
       if (shares_) {
-        read_query(call.q.dtype, call.q_rope.row(token_of(at), head_of(at)),
-                   row + call.q.head_dim, call.q_rope.head_dim);
+        read_query(call.q.dtype, call.q_rope.row(token_of(at), head_of(at)), row + call.q.head_dim,
+                   call.q_rope.head_dim);
       }
       const auto scale = static_cast<float>(call.scale);
       // Panels of kBlockColumns rows: [panel][d][row]
@@ -123,8 +135,9 @@ class PackedRows {
     const std::int64_t depth = call.k_cache.head_dim + call.q_rope.head_dim;
     const std::int64_t width = round_up(call.v_cache.head_dim, kBlockColumns);
     const std::int64_t rows = round_up(kPackedRows, kBlockColumns);
-    const std::int64_t floats = rows * depth + kTileTokens * (round_up(depth, 16) + 2 * width) +
-                                kTileTokens * rows + rows * width + 6 * rows + 16 * 12;
+    const std::int64_t tile = round_up(depth, 16) + 2 * width + rows + 3 * kSkew;
+    const std::int64_t floats =
+        rows * depth + kTileTokens * tile + rows * width + 6 * rows + 16 * 12;
     return static_cast<std::size_t>(floats) * sizeof(float);
   }
 
@@ -135,7 +148,7 @@ class PackedRows {
       if (shares_) {
         read_row<dtype>(tile.k_rope[t], key + call_.k_cache.head_dim, call_.q_rope.head_dim);
       } else {
-        read_row<dtype>(tile.v[t], tile_values_ + t * value_stride_, v_dim_);
+        read_row<dtype>(tile.v[t], tile_values_ + t * tile_value_stride(), v_dim_);
       }
     }
     Prefetcher ahead_keys(next.k, next.size, call_.k_cache.row_bytes());
@@ -146,7 +159,7 @@ class PackedRows {
       for (std::int64_t r = 0; r < row_stride_; r += kBlockColumns) {
         block_product<false>(std::min(kBlockRows, tile.size - t), keys_ + t * key_stride_,
                              key_stride_, 1, queries_ + r * depth_, kBlockColumns, depth_,
-                             scores_ + t * row_stride_ + r, row_stride_);
+                             scores_ + t * score_stride_ + r, score_stride_);
       }
     }
     ahead_keys.until(next.size);
@@ -159,7 +172,7 @@ class PackedRows {
     for (std::int64_t r = 0; r < rows_; r += kBlockRows) {
       for (std::int64_t c = 0; c < value_stride_; c += kBlockColumns) {
         block_product<true>(static_cast<int>(std::min<std::int64_t>(kBlockRows, rows_ - r)),
-                            scores_ + r, 1, row_stride_, tile_values_ + c, tile_value_stride(),
+                            scores_ + r, 1, score_stride_, tile_values_ + c, tile_value_stride(),
                             tile.size, results_ + r * value_stride_ + c, value_stride_);
       }
     }
@@ -187,11 +200,11 @@ class PackedRows {
     return item_.kv_head * call_.group_size() + (span_.first_row + row) % call_.group_size();
   }
   [[nodiscard]] std::int64_t tile_value_stride() const noexcept {
-    return shares_ ? key_stride_ : value_stride_;
+    return shares_ ? key_stride_ : value_stride_ + kSkew;
   }
 
   void scale_token(int t, float by) noexcept {
-    float* row = scores_ + t * row_stride_;
+    float* row = scores_ + t * score_stride_;
     const F32 factor = F32::all(by);
     for (std::int64_t r = 0; r < row_stride_; r += F32::width) {
       (F32::load(row + r) * factor).store(row + r);
@@ -207,7 +220,7 @@ class PackedRows {
     const F32 cap = F32::all(call_.softcap);
     for (int t = 0; t < tile.size; ++t) {
       const std::int64_t position = tile.first + t;
-      float* row = scores_ + t * row_stride_;
+      float* row = scores_ + t * score_stride_;
       if (scales) scale_token(t, tile.k_scale[t]);
       if (call_.softcap != 0) {
         for (std::int64_t r = 0; r < row_stride_; r += F32::width) {
@@ -243,7 +256,7 @@ class PackedRows {
     constexpr float nothing = -std::numeric_limits<float>::infinity();
     float* scores = scores_ + r;
     F32 top = F32::load(scores);
-    for (int t = 1; t < size; ++t) top = max(top, F32::load(scores + t * row_stride_));
+    for (int t = 1; t < size; ++t) top = max(top, F32::load(scores + t * score_stride_));
     float highest[F32::width], used[F32::width];
     top.store(highest);
     for (int i = 0; i < F32::width; ++i) {
@@ -263,8 +276,8 @@ class PackedRows {
     const F32 subtracted = F32::load(used);
     F32 sum = F32::load(sum_ + r);
     for (int t = 0; t < size; ++t) {
-      const F32 weight = exp(F32::load(scores + t * row_stride_) - subtracted);
-      weight.store(scores + t * row_stride_);
+      const F32 weight = exp(F32::load(scores + t * score_stride_) - subtracted);
+      weight.store(scores + t * score_stride_);
       sum = sum + weight;
     }
     sum.store(sum_ + r);
@@ -275,8 +288,9 @@ class PackedRows {
   const AttentionItem& item_;
   std::int64_t rows_, row_stride_, depth_, v_dim_;
   bool shares_;  ///< the values are the first part of the keys (MLA)
-  std::int64_t value_stride_, key_stride_, base_;
-  float *queries_, *keys_, *tile_values_, *scores_, *results_, *reference_, *sum_, *slope_, *offset_;
+  std::int64_t score_stride_, value_stride_, key_stride_, base_;
+  float *queries_, *keys_, *tile_values_, *scores_, *results_, *reference_, *sum_, *slope_,
+      *offset_;
   std::int32_t *position_, *lowest_;
 };
 

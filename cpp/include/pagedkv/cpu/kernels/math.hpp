@@ -9,8 +9,9 @@
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
-/// e^x for x <= 88 (709 for doubles); exactly 0 where the result would be subnormal, so also for -inf.
-/// By x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r: at most 2 units in the last place.
+/// e^x for x <= 88 (709 for doubles); exactly 0 where the result would be subnormal, so also for
+/// -inf. By x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r: at most 2 units in the last
+/// place.
 template <class V>
 [[nodiscard]] inline V exp(V x) noexcept {
   using T = typename V::Scalar;

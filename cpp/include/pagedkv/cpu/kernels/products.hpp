@@ -1,9 +1,9 @@
 #pragma once
 
 // The two products of attention for up to four rows of queries that share keys and values, over one
-// tile: scores = keys . queries, results += weights . values. Keys and values are read where they lie.
-// `FloatProducts` converts elements to floats; `IntegerProducts` multiplies int8 and int4 as integers,
-// with queries and weights rounded to 15 bits.
+// tile: scores = keys . queries, results += weights . values. Keys and values are read where they
+// lie. `FloatProducts` converts elements to floats; `IntegerProducts` multiplies int8 and int4 as
+// integers, with queries and weights rounded to 15 bits.
 //
 // Scores and weights lie as [token][R], so that R rows of a few tokens fill a vector.
 
@@ -20,8 +20,8 @@
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
-/// Has `x` in a register here: a load that is used more than once is not folded into each use, and a
-/// sum is not copied around.
+/// Has `x` in a register here: a load that is used more than once is not folded into each use, and
+/// a sum is not copied around.
 template <class V>
 inline void keep(V& x) noexcept {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__)) && \
@@ -39,8 +39,8 @@ inline void keep(V& x) noexcept {
 /// Sums that are built up at a time, of chunks of so many vectors: enough to hide the latency of a
 /// product, few enough for the registers.
 template <class V, int vectors>
-inline constexpr int kSums = V::num_registers >= 32 ? (V::width >= 16 ? 16 : 24)
-                                                    : (vectors == 1 ? 12 : 8);
+inline constexpr int kSums =
+    V::num_registers >= 32 ? (V::width >= 16 ? 16 : 24) : (vectors == 1 ? 12 : 8);
 
 /// scores[i] = the sum of the lanes of sums[i]; writes up to a whole vector more.
 template <int count, class V, class T>
@@ -90,7 +90,7 @@ struct FloatProducts {
   /// @param stride   `head_dim` rounded up to a chunk.
   template <int R>
   PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
-                     std::int64_t stride, T* scores, Prefetcher& ahead) noexcept {
+                                      std::int64_t stride, T* scores, Prefetcher& ahead) noexcept {
     constexpr int tokens = kSums<V, E::vectors> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     for (int t = 0; t < size; t += tokens) {
@@ -140,14 +140,13 @@ struct FloatProducts {
   }
 
   /// The channel of a chunk that is i-th in results.
-  static constexpr int channel(int i) noexcept {
-    return E::channel(i / V::width, i % V::width);
-  }
+  static constexpr int channel(int i) noexcept { return E::channel(i / V::width, i % V::width); }
 
  private:
   template <int R, int vectors>
-  PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size, const T* weights, T* results,
-                      std::int64_t stride, std::int64_t column) noexcept {
+  PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size, const T* weights,
+                                       T* results, std::int64_t stride,
+                                       std::int64_t column) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
     V sums[R][vectors];
@@ -225,7 +224,8 @@ struct IntegerProducts {
 
   template <int R>
   PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
-                     std::int64_t stride, float* scores, Prefetcher& ahead) noexcept {
+                                      std::int64_t stride, float* scores,
+                                      Prefetcher& ahead) noexcept {
     // Sums of integers wait for an addition alone: fewer hide it.
     constexpr int tokens = kSums<V, 2> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
@@ -345,9 +345,10 @@ struct IntegerProducts {
   }
 
   template <int R, int at_once>
-  PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size, const std::int32_t* pairs,
-                      const float (&unit)[R], float* results, std::int64_t stride,
-                      std::int64_t column) noexcept {
+  PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size,
+                                       const std::int32_t* pairs, const float (&unit)[R],
+                                       float* results, std::int64_t stride,
+                                       std::int64_t column) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
     I32 sums[R][2 * at_once];

@@ -14,8 +14,8 @@
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
 /// Reads elements of one dtype, `chunk` at a time, into `vectors` vectors. Two elements that share
-/// 32 bits are parted without moving them between lanes, so that the channels of a chunk may come in
-/// another order: vector v, lane i holds channel `channel(v, i)`.
+/// 32 bits are parted without moving them between lanes, so that the channels of a chunk may come
+/// in another order: vector v, lane i holds channel `channel(v, i)`.
 template <DType dtype>
 struct Elements {
   static constexpr bool in_pairs = dtype == DType::bfloat16 || dtype == DType::int4;
@@ -65,57 +65,43 @@ struct Elements<DType::float64> {
 /// One row as floats, in order.
 template <DType dtype, class T>
 inline void read_row(const std::byte* from, T* to, std::int64_t size) noexcept {
-  // Elements that share 32 bits come out of order from `Elements`; in order, the compiler's own
-  // vectors do better.
-  if constexpr (dtype == DType::bfloat16) {
-    for (std::int64_t i = 0; i < size; ++i) {
-      std::uint16_t x;
-      std::memcpy(&x, from + i * 2, 2);
-      to[i] = static_cast<T>(std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16));
-    }
-    return;
-  }
   if constexpr (dtype == DType::int4) {
+    // Two a byte come out of order from `Elements`; in order, the compiler's own vectors do better.
     for (std::int64_t i = 0; i < size / 2; ++i) {
       const auto x = static_cast<std::int32_t>(from[i]);
       to[2 * i] = static_cast<T>(((x & 15) ^ 8) - 8);
       to[2 * i + 1] = static_cast<T>((x >> 4 ^ 8) - 8);
     }
-    return;
-  }
-  using E = Elements<dtype>;
-  using V = typename E::Vector;
-  constexpr std::int64_t bytes = bytes_of_elements(dtype, E::chunk);
-  typename V::Scalar part[E::chunk];
-  const auto one = [&](const std::byte* p) {
-    V x[E::vectors];
-    E::load(p, x);
-    if constexpr (E::vectors == 1) {
-      x[0].store(part);
-    } else {
-      typename V::Scalar lanes[E::chunk];
-      for (int v = 0; v < E::vectors; ++v) x[v].store(lanes + v * V::width);
-      for (int i = 0; i < E::chunk; ++i) {
-        part[E::channel(i / V::width, i % V::width)] = lanes[i];
+  } else {
+    using V = typename Elements<dtype>::Vector;
+    constexpr std::int64_t bytes = bytes_of_elements(dtype, V::width);
+    const auto load = [](const std::byte* p) {
+      if constexpr (dtype == DType::bfloat16) {
+        return V::from_bf16(p);
+      } else {
+        V x[1];
+        Elements<dtype>::load(p, x);
+        return x[0];
+      }
+    };
+    const auto put = [&](const std::byte* p, T* out, std::int64_t count) {
+      typename V::Scalar part[V::width];
+      load(p).store(part);
+      for (std::int64_t j = 0; j < count; ++j) out[j] = static_cast<T>(part[j]);
+    };
+    std::int64_t i = 0;
+    for (; i + V::width <= size; i += V::width, from += bytes) {
+      if constexpr (std::is_same_v<T, typename V::Scalar>) {
+        load(from).store(to + i);
+      } else {
+        put(from, to + i, V::width);
       }
     }
-  };
-  std::int64_t i = 0;
-  for (; i + E::chunk <= size; i += E::chunk, from += bytes) {
-    if constexpr (E::vectors == 1 && std::is_same_v<T, typename V::Scalar>) {
-      V x[1];
-      E::load(from, x);
-      x[0].store(to + i);
-    } else {
-      one(from);
-      for (int j = 0; j < E::chunk; ++j) to[i + j] = static_cast<T>(part[j]);
+    if (i < size) {
+      std::byte padded[bytes] = {};
+      std::memcpy(padded, from, static_cast<std::size_t>(bytes_of_elements(dtype, size - i)));
+      put(padded, to + i, size - i);
     }
-  }
-  if (i < size) {
-    std::byte padded[bytes] = {};
-    std::memcpy(padded, from, static_cast<std::size_t>(bytes_of_elements(dtype, size - i)));
-    one(padded);
-    for (int j = 0; i < size; ++i, ++j) to[i] = static_cast<T>(part[j]);
   }
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// One tile's step of the online softmax (Milakov and Gimelshein, 2018), with lazy rescaling: sums are
-// kept relative to a reference that follows the maximum only when that has grown by more than a
+// One tile's step of the online softmax (Milakov and Gimelshein, 2018), with lazy rescaling: sums
+// are kept relative to a reference that follows the maximum only when that has grown by more than a
 // margin (as in FlashAttention-4), so that most tiles rescale nothing.
 
 #include <cmath>
@@ -30,8 +30,8 @@ struct SoftmaxState {
   }
 };
 
-/// Turns the scores of one tile, `[size][R]`, into weights, in place. `size * R` is a multiple of the
-/// vector's width. `factor[r]` is what earlier sums of row r are to be multiplied by.
+/// Turns the scores of one tile, `[size][R]`, into weights, in place. `size * R` is a multiple of
+/// the vector's width. `factor[r]` is what earlier sums of row r are to be multiplied by.
 /// @returns whether a factor is not 1.
 template <class V, int R>
 inline bool softmax_step(typename V::Scalar* scores, int size,
@@ -48,7 +48,8 @@ inline bool softmax_step(typename V::Scalar* scores, int size,
   T reference[V::width];
   for (int r = 0; r < R; ++r) {
     T highest = lanes[r];
-    for (int t = 1; t < tokens; ++t) highest = lanes[t * R + r] > highest ? lanes[t * R + r] : highest;
+    for (int t = 1; t < tokens; ++t)
+      highest = lanes[t * R + r] > highest ? lanes[t * R + r] : highest;
     factor[r] = 1;
     if (highest > state.reference[r] + T(kRescaleMargin)) {
       // e^-inf is 0: the first time there is nothing to keep.
@@ -58,7 +59,8 @@ inline bool softmax_step(typename V::Scalar* scores, int size,
       rescale = true;
     }
     // A row that has seen nothing yet has no reference; its scores are -inf, its weights 0.
-    const T used = state.reference[r] == -std::numeric_limits<T>::infinity() ? T(0) : state.reference[r];
+    const T used =
+        state.reference[r] == -std::numeric_limits<T>::infinity() ? T(0) : state.reference[r];
     for (int t = 0; t < tokens; ++t) reference[t * R + r] = used;
   }
   const V subtracted = V::load(reference);

@@ -12,7 +12,8 @@
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
-/// Tokens a tile. Their keys and values, of 128 elements of 16 bits, fill half of a first-level cache.
+/// Tokens a tile. Their keys and values, of 128 elements of 16 bits, fill half of a first-level
+/// cache.
 inline constexpr int kTileTokens = 64;
 /// Room behind them, for products that go on to a whole block of registers.
 inline constexpr int kTileMargin = 24;

@@ -2,14 +2,14 @@
 
 // AVX2 with FMA and F16C: 8 floats, 4 doubles, 16 words a vector.
 
-#if defined(__AVX2__) && (defined(_MSC_VER) || (defined(__FMA__) && defined(__F16C__)))
+#include "pagedkv/cpu/simd/isa_namespace.hpp"
+
+#if defined(PAGEDKV_SIMD_AVX2)
 
 #include <immintrin.h>
 
 #include <cstddef>
 #include <cstdint>
-
-#include "pagedkv/cpu/simd/isa_namespace.hpp"
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
@@ -42,8 +42,8 @@ struct F32 {
   }
   /// a * 2^n for integral n, -126 <= n <= 127.
   friend F32 scale_by_power_of_two(F32 a, F32 n) noexcept {
-    const __m256i bits = _mm256_slli_epi32(
-        _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);
+    const __m256i bits =
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);
     return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(bits))};
   }
 
@@ -52,8 +52,8 @@ struct F32 {
     const __m256 a = _mm256_hadd_ps(x[0].v, x[1].v), b = _mm256_hadd_ps(x[2].v, x[3].v);
     const __m256 c = _mm256_hadd_ps(x[4].v, x[5].v), d = _mm256_hadd_ps(x[6].v, x[7].v);
     const __m256 ab = _mm256_hadd_ps(a, b), cd = _mm256_hadd_ps(c, d);
-    return {_mm256_add_ps(_mm256_permute2f128_ps(ab, cd, 0x20),
-                          _mm256_permute2f128_ps(ab, cd, 0x31))};
+    return {
+        _mm256_add_ps(_mm256_permute2f128_ps(ab, cd, 0x20), _mm256_permute2f128_ps(ab, cd, 0x31))};
   }
 
   static F32 from_f16(const void* p) noexcept {
@@ -67,8 +67,8 @@ struct F32 {
   static void from_bf16_pairs(const void* p, F32& even, F32& odd) noexcept {
     const __m256i x = _mm256_loadu_si256(static_cast<const __m256i*>(p));
     even.v = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-    odd.v = _mm256_castsi256_ps(
-        _mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+    odd.v =
+        _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
   }
   static F32 from_e5m2(const void* p) noexcept {
     const __m128i x = _mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
@@ -80,8 +80,8 @@ struct F32 {
     const __m128i magnitude = _mm_and_si128(_mm_slli_epi16(x, 7), _mm_set1_epi16(0x3f80));
     const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x3f80));
     const __m128i sign = _mm_and_si128(x, _mm_set1_epi16(static_cast<short>(0x8000)));
-    const __m128i bits = _mm_or_si128(_mm_or_si128(magnitude, sign),
-                                      _mm_and_si128(nan, _mm_set1_epi16(0x7e00)));
+    const __m128i bits =
+        _mm_or_si128(_mm_or_si128(magnitude, sign), _mm_and_si128(nan, _mm_set1_epi16(0x7e00)));
     return {_mm256_mul_ps(_mm256_cvtph_ps(bits), _mm256_set1_ps(256.0F))};
   }
   static F32 from_i8(const void* p) noexcept {
@@ -127,8 +127,6 @@ struct I32 {
   /// The bits of a float, and back.
   static I32 bits_of(F32 a) noexcept { return {_mm256_castps_si256(a.v)}; }
   [[nodiscard]] F32 as_float() const noexcept { return {_mm256_castsi256_ps(v)}; }
-  /// To nearest, ties to even; the values fit.
-  friend I32 to_int(F32 a) noexcept { return {_mm256_cvtps_epi32(a.v)}; }
   /// `yes` where a > b, else `no`.
   friend F32 select_greater(I32 a, I32 b, F32 yes, F32 no) noexcept {
     return {_mm256_blendv_ps(no.v, yes.v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v)))};
@@ -137,9 +135,7 @@ struct I32 {
     return {_mm256_blendv_epi8(no.v, yes.v, _mm256_cmpgt_epi32(a.v, b.v))};
   }
   /// Writes 8 integers of 16 bits; the values are 0 to 65,535.
-  void store_u16(void* p) const noexcept {
-    _mm_storeu_si128(static_cast<__m128i*>(p), packed());
-  }
+  void store_u16(void* p) const noexcept { _mm_storeu_si128(static_cast<__m128i*>(p), packed()); }
   /// Writes 8 bytes; the values are 0 to 255.
   void store_u8(void* p) const noexcept {
     _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(packed(), _mm_setzero_si128()));
@@ -158,6 +154,9 @@ struct I32 {
     return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   }
 };
+
+/// To nearest, ties to even; the values fit.
+inline I32 to_int(F32 a) noexcept { return {_mm256_cvtps_epi32(a.v)}; }
 
 /// 16 integers of 16 bits.
 struct I16 {
