@@ -15,6 +15,7 @@ from pagedkv.errors import InvalidSlotError, PoolExhaustedError
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int32]
+Singles = npt.NDArray[np.float32]
 
 
 def blocks() -> None:
@@ -137,3 +138,16 @@ def manager() -> None:
 def info() -> None:
     assert_type(pagedkv.__version__, str)
     assert_type(pagedkv.build_info(), dict[str, Any])
+
+
+def operations(q: Singles, cache: npt.NDArray[np.int8], table: Ids) -> None:
+    assert_type(pagedkv.get_num_threads(), int)
+    out = pagedkv.ops.paged_attention(q, cache, cache, table, [5], window=np.int64(3), k_scale=0.5)
+    assert_type(out, Singles)
+    both = pagedkv.ops.paged_attention(q, cache, cache, table, [5], return_lse=True)
+    assert_type(both, tuple[Singles, Singles])
+    pagedkv.ops.write_kv(q, q, cache, cache, [0, 1], layout="NHD", dtype="int8")
+    pagedkv.ops.copy_blocks([cache], [(0, 1)])
+    assert_type(pagedkv.ops.gather_kv(cache, cache, table, [5])[0], npt.NDArray[np.int8])
+    pagedkv.ops.paged_attention(q, cache, cache, table, [5], layout="hnd")  # type: ignore[call-overload]
+    pagedkv.ops.paged_attention("q", cache, cache, table, [5])  # type: ignore[call-overload]

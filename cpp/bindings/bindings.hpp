@@ -29,6 +29,9 @@ void register_ssm_state_pool(py::module_& m);
 void register_batch(py::module_& m);
 void register_manager_types(py::module_& m);
 void register_kv_cache_manager(py::module_& m);
+void register_ops(py::module_& m);
+void register_ops_attention(py::module_& m);
+void register_ops_data(py::module_& m);
 
 /// Raises the Python InvalidSlotError, whose `slot` may be any integer, also one that no C++ index
 /// holds.

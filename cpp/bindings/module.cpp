@@ -17,4 +17,7 @@ PYBIND11_MODULE(_core, m) {
   register_batch(m);
   register_manager_types(m);
   register_kv_cache_manager(m);
+  register_ops(m);
+  register_ops_attention(m);
+  register_ops_data(m);
 }

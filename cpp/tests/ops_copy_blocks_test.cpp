@@ -20,6 +20,15 @@ using namespace pagedkv_test;
 
 using Pairs = std::vector<IndexPair>;
 
+/// Does the pieces of work in the order that threads might, but nobody would choose.
+struct LastFirst {
+  [[nodiscard]] static unsigned size() { return 2; }
+  template <class Task>
+  void run(std::int64_t count, Task&& task) const {
+    while (count-- > 0) task(count, 0U);
+  }
+};
+
 /// What a cache holds, by slot and head.
 class Model {
  public:
@@ -167,6 +176,37 @@ TEST(CopyBlocks, OfMoreThanTheCachesHoldAreTheSame) {
   ThreadPool executor(3);
   copy_blocks(std::span(&cache.view, 1), pairs, executor);
   for (const IndexPair& pair : pairs) model.copy_block(pair.from, pair.to);
+  model.expect_held();
+}
+
+TEST(CopyBlocks, ThatNeedOneAnotherAreDoneOneAfterTheOther) {
+  std::mt19937_64 random(8);
+  // Blocks of half a MiB: each pair is a piece of work of its own.
+  TestCache cache(DType::float32, 12, 8, 128, 128, Layout::hnd, Values::any_bits, random);
+  Model model(cache);
+  Pairs pairs;
+  for (std::int64_t i = 0; i + 1 < 12; ++i) pairs.push_back({i, i + 1});
+  pairs.push_back({3, 0});
+  LastFirst executor;
+  for (int round = 0; round < 3; ++round) {
+    copy_blocks(std::span(&cache.view, 1), pairs, executor);
+    for (const IndexPair& pair : pairs) model.copy_block(pair.from, pair.to);
+    model.expect_held();
+    std::swap(pairs[0], pairs[6]);
+  }
+}
+
+TEST(CopyBlocks, ToAnotherCacheOverTheSameBlockLeaveTheLast) {
+  std::mt19937_64 random(9);
+  TestCache source(DType::float32, 8, 8, 128, 128, Layout::hnd, Values::any_bits, random);
+  TestCache target(DType::float32, 2, 8, 128, 128, Layout::hnd, Values::any_bits, random);
+  const Model before(source);
+  Model model(target);
+  Pairs pairs;
+  for (std::int64_t i = 0; i < 8; ++i) pairs.push_back({i, 1});
+  LastFirst executor;
+  swap_blocks(source.view, target.view, pairs, executor);
+  for (std::int64_t i = 0; i < 128; ++i) model.put(128 + i, before, 7 * 128 + i);
   model.expect_held();
 }
 

@@ -1,9 +1,10 @@
 """pagedkv: the paged state store of language-model inference.
 
 Keys and values of attention layers and recurrent state of SSM layers, in fixed-size blocks: one
-exact C++ core for Python and C++.
+exact C++ core for Python and C++. ``pagedkv.ops`` computes with them.
 """
 
+from pagedkv import ops
 from pagedkv._core import (
     Batch,
     BlockAllocator,
@@ -29,6 +30,8 @@ from pagedkv._core import (
     Stats,
     __version__,
     build_info,
+    get_num_threads,
+    set_num_threads,
 )
 from pagedkv.errors import (
     CapacityError,
@@ -76,4 +79,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "build_info",
+    "get_num_threads",
+    "ops",
+    "set_num_threads",
 ]

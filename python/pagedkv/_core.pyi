@@ -35,6 +35,18 @@ __all__: list[str] = [
     "SsmStateSpec",
     "Stats",
     "build_info",
+    "copy_blocks",
+    "gather_kv",
+    "get_num_threads",
+    "merge_attention_states",
+    "mla_decode",
+    "mla_write",
+    "move_slots",
+    "paged_attention",
+    "rope_write_kv",
+    "set_num_threads",
+    "swap_blocks",
+    "write_kv",
 ]
 
 class BlockAllocator:
@@ -1367,6 +1379,162 @@ def Ssm(
 def build_info() -> dict[str, typing.Any]:
     """
     What was built and what this machine offers: version, compiler, build type, instruction sets found and chosen, backends (True, or why not), threads.
+    """
+
+def copy_blocks(caches: typing.Any, src_dst: typing.Any) -> None:
+    """
+    See pagedkv.ops.copy_blocks.
+    """
+
+def gather_kv(
+    k_cache: typing.Any,
+    v_cache: typing.Any,
+    block_tables: typing.Any,
+    seq_lens: typing.Any,
+    *,
+    k_scale: typing.Any = None,
+    v_scale: typing.Any = None,
+    layout: str = "HND",
+    dtype: numpy.typing.DTypeLike | None = None,
+    out_dtype: numpy.typing.DTypeLike | None = None,
+    out: tuple[typing.Any, typing.Any] | None = None,
+) -> tuple[typing.Any, typing.Any]:
+    """
+    See pagedkv.ops.gather_kv.
+    """
+
+def get_num_threads() -> int:
+    """
+    How many threads an operation uses: one a processor, unless the environment variable PAGEDKV_NUM_THREADS or set_num_threads says otherwise.
+    """
+
+def merge_attention_states(
+    o_a: typing.Any,
+    lse_a: typing.Any,
+    o_b: typing.Any,
+    lse_b: typing.Any,
+    *,
+    out: tuple[typing.Any, typing.Any] | None = None,
+) -> tuple[typing.Any, typing.Any]:
+    """
+    See pagedkv.ops.merge_attention_states.
+    """
+
+def mla_decode(
+    q_nope: typing.Any,
+    q_pe: typing.Any,
+    ckv_cache: typing.Any,
+    kpe_cache: typing.Any,
+    block_tables: typing.Any,
+    seq_lens: typing.Any,
+    *,
+    query_start_loc: typing.Any = None,
+    scale: typing.SupportsFloat | typing.SupportsIndex,
+    dtype: numpy.typing.DTypeLike | None = None,
+    out: typing.Any = None,
+    return_lse: bool = False,
+) -> typing.Any:
+    """
+    See pagedkv.ops.mla_decode.
+    """
+
+def mla_write(
+    ckv: typing.Any,
+    kpe: typing.Any,
+    ckv_cache: typing.Any,
+    kpe_cache: typing.Any,
+    slot_mapping: typing.Any,
+    *,
+    dtype: numpy.typing.DTypeLike | None = None,
+) -> None:
+    """
+    See pagedkv.ops.mla_write.
+    """
+
+def move_slots(
+    caches: typing.Any, slot_moves: typing.Any, *, scales: typing.Any = (), layout: str = "HND"
+) -> None:
+    """
+    See pagedkv.ops.move_slots.
+    """
+
+def paged_attention(
+    q: typing.Any,
+    k_cache: typing.Any,
+    v_cache: typing.Any,
+    block_tables: typing.Any,
+    seq_lens: typing.Any,
+    *,
+    query_start_loc: typing.Any = None,
+    scale: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    causal: bool = True,
+    window: typing.SupportsIndex | None = None,
+    sink_tokens: typing.SupportsIndex = 0,
+    sink_logits: typing.Any = None,
+    softcap: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    alibi_slopes: typing.Any = None,
+    tree_mask: typing.Any = None,
+    k_scale: typing.Any = None,
+    v_scale: typing.Any = None,
+    layout: str = "HND",
+    dtype: numpy.typing.DTypeLike | None = None,
+    batch_invariant: bool = False,
+    exact: bool = False,
+    out: typing.Any = None,
+    return_lse: bool = False,
+) -> typing.Any:
+    """
+    See pagedkv.ops.paged_attention.
+    """
+
+def rope_write_kv(
+    q: typing.Any,
+    k: typing.Any,
+    v: typing.Any,
+    positions: typing.Any,
+    cos_sin_cache: typing.Any,
+    k_cache: typing.Any,
+    v_cache: typing.Any,
+    slot_mapping: typing.Any,
+    *,
+    interleaved: bool = False,
+    q_norm_weight: typing.Any = None,
+    k_norm_weight: typing.Any = None,
+    norm_eps: typing.SupportsFloat | typing.SupportsIndex = 1e-06,
+    k_scale: typing.Any = None,
+    v_scale: typing.Any = None,
+    layout: str = "HND",
+    dtype: numpy.typing.DTypeLike | None = None,
+    out: typing.Any = None,
+) -> typing.Any:
+    """
+    See pagedkv.ops.rope_write_kv.
+    """
+
+def set_num_threads(num_threads: typing.SupportsIndex) -> None:
+    """
+    How many threads an operation uses from now on, the calling one counted: 1 to 1024. Waits for one that is at work.
+    """
+
+def swap_blocks(src_cache: typing.Any, dst_cache: typing.Any, src_dst: typing.Any) -> None:
+    """
+    See pagedkv.ops.swap_blocks.
+    """
+
+def write_kv(
+    k: typing.Any,
+    v: typing.Any,
+    k_cache: typing.Any,
+    v_cache: typing.Any,
+    slot_mapping: typing.Any,
+    *,
+    k_scale: typing.Any = None,
+    v_scale: typing.Any = None,
+    layout: str = "HND",
+    dtype: numpy.typing.DTypeLike | None = None,
+) -> None:
+    """
+    See pagedkv.ops.write_kv.
     """
 
 __version__: str

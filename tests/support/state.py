@@ -3,6 +3,8 @@
 from functools import singledispatch
 from typing import Any
 
+import numpy as np
+
 import pagedkv
 
 
@@ -73,3 +75,8 @@ def _(value: pagedkv.SequencePool) -> Any:
 @state_of.register
 def _(value: tuple) -> Any:
     return [state_of(each) for each in value]
+
+
+@state_of.register
+def _(value: np.ndarray) -> Any:
+    return value.dtype, value.shape, value.tobytes()

@@ -111,11 +111,12 @@ inline void check_caches(const char* where, std::span<const CacheView> caches) {
 /// quantised caches are copied when they are given as further caches: of float32 with head_dim 1
 /// and one slot a block or as many as the cache. O(bytes).
 /// @param pairs  blocks; from and to may be the same.
+/// @param where  the function that errors name.
 /// @throws InvalidSlotError for a block outside a cache; ShapeError for caches that share memory;
 ///         std::bad_alloc. Nothing was written.
 template <Executor E>
-void copy_blocks(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor) {
-  constexpr const char* where = "cpu.copy_blocks";
+void copy_blocks(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor,
+                 const char* where = "cpu.copy_blocks") {
   namespace blocks = detail_copy_blocks;
   blocks::check_caches(where, caches);
   std::int64_t slots = 1;
@@ -136,12 +137,13 @@ void copy_blocks(std::span<const CacheView> caches, std::span<const IndexPair> p
 /// Moves tokens from slot to slot within each of several caches, in each as if one pair after the
 /// other: those of a tree of drafts that were accepted. Scales as in `copy_blocks`. O(bytes).
 /// @param pairs  slots; from and to may be the same.
+/// @param where  the function that errors name.
 /// @throws InvalidSlotError for a slot outside a cache; ShapeError for caches of different block
 /// sizes,
 ///         or that share memory; std::bad_alloc. Nothing was written.
 template <Executor E>
-void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor) {
-  constexpr const char* where = "cpu.move_slots";
+void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor,
+                const char* where = "cpu.move_slots") {
   namespace blocks = detail_copy_blocks;
   blocks::check_caches(where, caches);
   for (const CacheView& cache : caches) {
@@ -166,13 +168,13 @@ void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pa
 
 /// Copies blocks of `source` over blocks of `target`, as if one pair after the other: to another
 /// pool, and back. The two may have different layouts and numbers of blocks. O(bytes).
+/// @param where  the function that errors name.
 /// @throws InvalidSlotError for a block outside its cache; ShapeError for caches of different
 /// heads,
 ///         slots, head_dim or dtype, or that share memory; std::bad_alloc. Nothing was written.
 template <Executor E>
 void swap_blocks(const CacheView& source, const CacheView& target, std::span<const IndexPair> pairs,
-                 E& executor) {
-  constexpr const char* where = "cpu.swap_blocks";
+                 E& executor, const char* where = "cpu.swap_blocks") {
   namespace blocks = detail_copy_blocks;
   detail_checks::check_cache(where, "source", source);
   detail_checks::check_cache(where, "target", target);

@@ -89,8 +89,7 @@ inline void check_dtypes(const char* where, const char* name, const CacheView& c
 }
 
 /// Checks all, and returns how many tokens come before each sequence, and in all.
-inline std::vector<std::int64_t> check(const GatherKvCall& call) {
-  constexpr const char* where = "cpu.gather_kv";
+inline std::vector<std::int64_t> check(const GatherKvCall& call, const char* where) {
   detail_checks::check_cache(where, "k_cache", call.k_cache);
   detail_checks::check_cache(where, "v_cache", call.v_cache);
   detail_checks::check_pair(where, call.k_cache, call.v_cache);
@@ -130,12 +129,14 @@ inline std::vector<std::int64_t> check(const GatherKvCall& call) {
 
 /// Copies the tokens of sequences, one sequence after the other, to dense rows. Rows of the cache's
 /// own dtype are its bytes; others are elements times their scale, rounded to nearest. O(bytes).
+/// @param where  the function that errors name.
 /// @throws InvalidSlotError for a block outside the cache; ShapeError for shapes, dtypes or scales
 /// that
 ///         do not go together, and for memory that is shared; std::bad_alloc. Nothing was written.
 template <Executor E>
-void gather_kv(const GatherKvCall& call, E& executor, const Kernels& kernels) {
-  const std::vector<std::int64_t> before = detail_gather_kv::check(call);
+void gather_kv(const GatherKvCall& call, E& executor, const Kernels& kernels,
+               const char* where = "cpu.gather_kv") {
+  const std::vector<std::int64_t> before = detail_gather_kv::check(call, where);
   const detail_gather_kv::Reader k(call.k_cache, call.k_scale, call.k, kernels);
   const detail_gather_kv::Reader v(call.v_cache, call.v_scale, call.v, kernels);
   const auto bytes = call.k.num_heads *

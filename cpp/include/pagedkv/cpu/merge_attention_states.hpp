@@ -56,8 +56,7 @@ inline MemoryRegion region(const LseView& lse, const RowsView& rows) noexcept {
       {{{rows.num_tokens, lse.token_stride * 4}, {rows.num_heads, lse.head_stride * 4}, {1, 0}}}};
 }
 
-inline void check(const MergeStatesCall& call) {
-  constexpr const char* where = "cpu.merge_attention_states";
+inline void check(const MergeStatesCall& call, const char* where) {
   const RowsView& o = call.o;
   if (!is_plain_float(o.dtype)) {
     detail::throw_shape(where, "results of " + std::string(dtype_name(o.dtype)) +
@@ -95,12 +94,14 @@ inline void check(const MergeStatesCall& call) {
 /// Each row of the result is (e^lse_a * o_a + e^lse_b * o_b) / (e^lse_a + e^lse_b). A part whose
 /// LSE is -inf saw nothing: its row is not read, and may hold anything; where both are, the result
 /// is zeros with LSE -inf. O(bytes).
+/// @param where  the function that errors name.
 /// @throws ShapeError for shapes or dtypes that do not go together, and for memory that is shared
 /// in
 ///         part. Nothing was written.
 template <Executor E>
-void merge_attention_states(const MergeStatesCall& call, E& executor, const Kernels& kernels) {
-  detail_merge_states::check(call);
+void merge_attention_states(const MergeStatesCall& call, E& executor, const Kernels& kernels,
+                            const char* where = "cpu.merge_attention_states") {
+  detail_merge_states::check(call, where);
   const std::int64_t heads = call.o.num_heads;
   const auto bytes = 3 * heads * static_cast<std::int64_t>(call.o.row_bytes());
   if (bytes == 0) return;

@@ -22,12 +22,14 @@ struct MlaWriteCall {
 
 /// Writes the latent and the rotary rows of n tokens to their slots, as `write_kv` does. Errors
 /// name `ckv` as k, `kpe` as v. O(bytes).
+/// @param where  the function that errors name.
 /// @throws as `write_kv`.
 template <Executor E>
-void mla_write(const MlaWriteCall& call, E& executor, const Kernels& kernels) {
+void mla_write(const MlaWriteCall& call, E& executor, const Kernels& kernels,
+               const char* where = "cpu.mla_write") {
   write_kv(WriteKvCall{call.ckv, call.kpe, call.ckv_cache, call.kpe_cache, call.ckv_scale,
                        call.kpe_scale, call.slot_mapping},
-           executor, kernels, "cpu.mla_write");
+           executor, kernels, where);
 }
 
 }  // namespace pagedkv::inline v0_1::cpu

@@ -118,8 +118,7 @@ inline void check_queries(const char* where, const RopeWriteKvCall& call) {
   }
 }
 
-inline void check(const RopeWriteKvCall& call) {
-  constexpr const char* where = "cpu.rope_write_kv";
+inline void check(const RopeWriteKvCall& call, const char* where) {
   detail_write_kv::check_caches(where, call.k_cache, call.v_cache, call.slot_mapping,
                                 call.k.num_tokens);
   detail_checks::check_rows(where, "k", call.k, call.k.num_tokens, call.k_cache);
@@ -160,13 +159,15 @@ inline void check(const RopeWriteKvCall& call) {
 /// weights, where there are any; rotated by the angles of the token's position; then q goes to
 /// `q_out`, k and v to the token's slot, as `write_kv` writes them. All in float32 (float64 for
 /// float64), rounded once. O(bytes).
+/// @param where  the function that errors name.
 /// @throws InvalidSlotError for a slot outside the cache or a position outside `cos_sin_cache`;
 ///         ShapeError for shapes, dtypes or scales that do not go together, and for memory that is
 ///         shared; std::bad_alloc. Nothing was written.
 template <Executor E>
-void rope_write_kv(const RopeWriteKvCall& call, E& executor, const Kernels& kernels) {
+void rope_write_kv(const RopeWriteKvCall& call, E& executor, const Kernels& kernels,
+                   const char* where = "cpu.rope_write_kv") {
   using detail_rope_write_kv::converted_weight;
-  detail_rope_write_kv::check(call);
+  detail_rope_write_kv::check(call, where);
   const auto between = [](DType rows) {
     return rows == DType::float64 ? DType::float64 : DType::float32;
   };

@@ -1,0 +1,63 @@
+#pragma once
+
+// The binary interface of DLPack (dmlc/dlpack, version 1), as much of it as reading an array takes.
+
+#include <cstdint>
+
+namespace pagedkv::python::dlpack {
+
+/// Kinds of memory that the CPU reads.
+inline constexpr std::int32_t kCpu = 1;
+inline constexpr std::int32_t kCudaHost = 3;
+inline constexpr std::int32_t kRocmHost = 11;
+
+/// Kinds of elements.
+inline constexpr std::uint8_t kInt = 0;
+inline constexpr std::uint8_t kUInt = 1;
+inline constexpr std::uint8_t kFloat = 2;
+inline constexpr std::uint8_t kBfloat = 4;
+inline constexpr std::uint8_t kBool = 6;
+inline constexpr std::uint8_t kFloat8E4m3fn = 10;
+inline constexpr std::uint8_t kFloat8E5m2 = 12;
+
+inline constexpr std::uint64_t kReadOnly = 1;
+
+struct Device {
+  std::int32_t type;
+  std::int32_t id;
+};
+
+struct DataType {
+  std::uint8_t code;
+  std::uint8_t bits;
+  std::uint16_t lanes;
+};
+
+struct Tensor {
+  void* data;
+  Device device;
+  std::int32_t ndim;
+  DataType dtype;
+  std::int64_t* shape;
+  std::int64_t* strides;  ///< in elements; null: one row after the other
+  std::uint64_t byte_offset;
+};
+
+/// What a capsule named "dltensor" holds.
+struct ManagedTensor {
+  Tensor tensor;
+  void* context;
+  void (*deleter)(ManagedTensor*);
+};
+
+/// What a capsule named "dltensor_versioned" holds.
+struct VersionedTensor {
+  std::uint32_t major;
+  std::uint32_t minor;
+  void* context;
+  void (*deleter)(VersionedTensor*);
+  std::uint64_t flags;
+  Tensor tensor;
+};
+
+}  // namespace pagedkv::python::dlpack

@@ -1,0 +1,140 @@
+"""How many threads operations use, and calls from several of Python's threads and processes."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from support.errors import refuses
+from support.paged_cases import Sizes, make_case
+from support.processes import run_apart
+
+import pagedkv
+from pagedkv import ShapeError, ops
+
+
+@pytest.fixture(autouse=True)
+def number_as_before() -> Iterator[None]:
+    before = pagedkv.get_num_threads()
+    yield
+    pagedkv.set_num_threads(before)
+
+
+@pytest.fixture
+def attention() -> Callable[[], Any]:
+    """A call that is cut into many pieces."""
+    case = make_case(np.random.default_rng(0), Sizes([1500, 700, 9], [1, 30, 9]))
+    return lambda: ops.paged_attention(**case.arrays, **case.keywords)
+
+
+def test_the_number_of_threads_is_what_was_set() -> None:
+    for number in (3, 1, 2):
+        pagedkv.set_num_threads(number)
+        assert pagedkv.get_num_threads() == number
+
+
+@pytest.mark.parametrize("number", [0, 1025, 2**40])
+def test_a_number_of_threads_out_of_range_is_refused(number: int) -> None:
+    with refuses(ShapeError, "set_num_threads", f"num_threads is {number}"):
+        pagedkv.set_num_threads(number)
+
+
+def threads_with(variable: str | None) -> str:
+    return run_apart(
+        f"""
+        import os
+        variable = {variable!r}
+        os.environ.pop("PAGEDKV_NUM_THREADS", None)
+        if variable is not None:
+            os.environ["PAGEDKV_NUM_THREADS"] = variable
+        import pagedkv
+        try:
+            print(pagedkv.get_num_threads())
+        except pagedkv.UnsupportedError as error:
+            print(error)
+        """
+    ).strip()
+
+
+def test_there_is_one_thread_a_processor_unless_the_environment_says_otherwise() -> None:
+    if hasattr(os, "sched_getaffinity"):
+        assert threads_with(None) == str(len(os.sched_getaffinity(0)))
+    assert threads_with("") == threads_with(None)
+    assert threads_with("3") == "3"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1025", "2 "])
+def test_an_environment_that_names_no_number_is_an_error(text: str) -> None:
+    assert f"PAGEDKV_NUM_THREADS={text}; expected a number" in threads_with(text)
+
+
+def test_calls_from_several_threads_at_once_are_right(attention: Callable[[], Any]) -> None:
+    pagedkv.set_num_threads(3)
+    expected = attention().tobytes()
+    wrong = []
+
+    def work() -> None:
+        wrong.extend(i for i in range(15) if attention().tobytes() != expected)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_other_threads_run_while_one_computes() -> None:
+    case = make_case(np.random.default_rng(0), Sizes([4096] * 4, [64] * 4, ratio=8))
+    done = threading.Event()
+    turns = 0
+
+    def compute() -> None:
+        ops.paged_attention(**case.arrays, **case.keywords)
+        done.set()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    while not done.wait(0.001):
+        turns += 1
+    thread.join()
+    assert turns > 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+def test_a_child_after_fork_computes_right() -> None:
+    printed = run_apart(
+        """
+        import os, signal, sys, warnings
+        import numpy as np
+        import pagedkv
+        from pagedkv import ops
+
+        warnings.simplefilter("ignore")
+        rng = np.random.default_rng(0)
+        k_cache, v_cache = rng.standard_normal((2, 400, 2, 16, 64))
+        q = rng.standard_normal((4, 8, 64))
+        tables = rng.permutation(400).reshape(4, 100).astype(np.int32)
+        attention = lambda: ops.paged_attention(q, k_cache, v_cache, tables, [1600] * 4).tobytes()
+        pagedkv.set_num_threads(3)
+        expected = attention()
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                right = attention() == expected
+                pagedkv.set_num_threads(2)
+                right = right and attention() == expected
+                grandchild = os.fork()
+                if grandchild == 0:
+                    os._exit(0 if attention() == expected else 1)
+                status = os.waitpid(grandchild, 0)[1]
+                os._exit(0 if right and status == 0 else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert attention() == expected
+        print("right")
+        """
+    )
+    assert printed.strip() == "right"
