@@ -7,8 +7,8 @@
 namespace pagedkv::inline v0_1::cpu {
 
 // One of each that CMake compiled isa.cpp for.
-#define PAGEDKV_COMPILED(isa) \
-  namespace isa {             \
+#define PAGEDKV_COMPILED(isa)      \
+  namespace isa {                  \
   const Kernels& table() noexcept; \
   }
 #include "compiled_isas.inc"
@@ -17,8 +17,8 @@ namespace pagedkv::inline v0_1::cpu {
 const Kernels& kernels_for(Isa isa) {
   const Kernels* found = nullptr;
   std::string names;
-#define PAGEDKV_COMPILED(name)                                        \
-  if (name::table().isa == isa) found = &name::table();               \
+#define PAGEDKV_COMPILED(name)                          \
+  if (name::table().isa == isa) found = &name::table(); \
   names += (names.empty() ? "" : ", ") + std::string(isa_name(name::table().isa));
 #include "compiled_isas.inc"
 #undef PAGEDKV_COMPILED
