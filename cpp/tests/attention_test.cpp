@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "attention_oracle.hpp"
-#include "pagedkv/cpu/kernels/native.hpp"
+#include "ops_kernels.hpp"
 
 namespace {
 
@@ -37,7 +37,7 @@ double limit(const Problem& problem) {
 
 void run(Arrays& arrays, unsigned threads = 1) {
   cpu::ThreadPool pool(threads);
-  cpu::attend(arrays.call, pool, cpu::native_kernels());
+  cpu::attend(arrays.call, pool, pagedkv_test::test_kernels());
 }
 
 void expect_right(const Problem& problem, unsigned threads = 1) {
@@ -250,7 +250,7 @@ TEST(Attention, RandomProblems) {
     p.scales = static_cast<int>(random() % 3);
     p.seq_lens.clear();
     p.query_lens.clear();
-    for (unsigned s = random() % 5 + 1; s > 0; --s) {
+    for (auto s = random() % 5 + 1; s > 0; --s) {
       p.seq_lens.push_back(static_cast<std::int64_t>(random() % 400));
       p.query_lens.push_back(std::min<std::int64_t>(
           p.seq_lens.back(), one_of(std::vector<std::int64_t>{0, 1, 1, 4, 40})));

@@ -1,10 +1,19 @@
 # What is compiled for several instruction sets is tested for each: the vector types in programs of
-# their own, and that the objects of one set leave the others alone.
+# their own, the operations in one that is told which kernels to run, and that the objects of one set
+# leave the others alone.
 if(NOT CMAKE_CROSSCOMPILING)
   add_executable(pagedkv_run_with_isa isa/run_with_isa.cpp)
   target_link_libraries(pagedkv_run_with_isa PRIVATE pagedkv::pagedkv pagedkv_strict_warnings)
 endif()
 add_custom_target(pagedkv_build_kernels ALL DEPENDS pagedkv_kernels)
+
+file(GLOB ops_tests CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/attention_*.cpp"
+     "${CMAKE_CURRENT_SOURCE_DIR}/ops_*.cpp")
+add_executable(pagedkv_ops_tests ${ops_tests})
+target_compile_definitions(pagedkv_ops_tests PRIVATE PAGEDKV_TESTS_DISPATCH)
+target_link_libraries(pagedkv_ops_tests PRIVATE pagedkv::pagedkv pagedkv::kernels pagedkv_strict_warnings
+                                                GTest::gtest_main)
+target_precompile_headers(pagedkv_ops_tests PRIVATE <gtest/gtest.h>)
 
 file(GLOB simd_tests CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/simd_*test.cpp")
 get_property(isas GLOBAL PROPERTY pagedkv_isas)
@@ -23,6 +32,16 @@ foreach(isa IN LISTS isas)
                                        --gtest_brief=1)
     set_tests_properties(simd_${name} PROPERTIES SKIP_RETURN_CODE 77)
   endif()
+
+  string(REPLACE "x86_64_v2" "x86-64-v2" forced "${name}")
+  if(CMAKE_CROSSCOMPILING)
+    add_test(NAME ops_${name} COMMAND pagedkv_ops_tests --gtest_brief=1)
+  else()
+    add_test(NAME ops_${name} COMMAND pagedkv_run_with_isa ${name} $<TARGET_FILE:pagedkv_ops_tests>
+                                      --gtest_brief=1)
+    set_tests_properties(ops_${name} PROPERTIES SKIP_RETURN_CODE 77)
+  endif()
+  set_tests_properties(ops_${name} PROPERTIES ENVIRONMENT "PAGEDKV_ISA=${forced}")
 
   if(CMAKE_NM AND NOT isa STREQUAL "isa_generic")
     add_test(NAME symbols_${name}

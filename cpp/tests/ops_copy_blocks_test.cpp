@@ -24,7 +24,7 @@ using Pairs = std::vector<IndexPair>;
 struct LastFirst {
   [[nodiscard]] static unsigned size() { return 2; }
   template <class Task>
-  void run(std::int64_t count, Task&& task) const {
+  void run(std::int64_t count, Task&& task, unsigned = 1) const {
     while (count-- > 0) task(count, 0U);
   }
 };

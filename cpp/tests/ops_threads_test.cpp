@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "ops_caches.hpp"
+#include "ops_kernels.hpp"
 #include "pagedkv/cpu/copy_blocks.hpp"
 #include "pagedkv/cpu/gather_kv.hpp"
-#include "pagedkv/cpu/kernels/native.hpp"
 #include "pagedkv/cpu/write_kv.hpp"
 
 namespace {
@@ -45,7 +45,7 @@ void there_and_back(ThreadPool& executor, std::uint64_t seed) {
   const CacheView caches[] = {k_cache.view, v_cache.view};
   const auto length = static_cast<std::int32_t>(n);
   write_kv({rows.view, rows.view, caches[0], caches[1], {}, {}, slots.data()}, executor,
-           native_kernels());
+           test_kernels());
   copy_blocks(caches, pairs, executor);
   GatherKvCall call;
   call.k_cache = caches[0];
@@ -56,7 +56,7 @@ void there_and_back(ThreadPool& executor, std::uint64_t seed) {
   call.num_seqs = 1;
   call.k = k.view;
   call.v = v.view;
-  gather_kv(call, executor, native_kernels());
+  gather_kv(call, executor, test_kernels());
   for (std::int64_t token = 0; token < n; ++token) {
     for (std::int64_t head = 0; head < heads; ++head) {
       const std::byte* row = rows.view.row(token, head);
