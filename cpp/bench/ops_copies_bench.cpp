@@ -13,8 +13,8 @@
 
 #include "in_turns.hpp"
 #include "pagedkv/cpu/copy_blocks.hpp"
+#include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/gather_kv.hpp"
-#include "pagedkv/cpu/kernels/native.hpp"
 #include "pagedkv/cpu/write_kv.hpp"
 #include "pagedkv/detail/storage.hpp"
 
@@ -108,7 +108,7 @@ template <DType dtype, Layout layout, std::int64_t n>
 void write(benchmark::State& state) {
   Fixture f(dtype, dtype, layout, n);
   SerialExecutor executor;
-  write_kv(f.write(), executor, native_kernels());
+  write_kv(f.write(), executor, kernels());
   require_rows(f);
   in_turns(
       state, 1,
@@ -116,7 +116,7 @@ void write(benchmark::State& state) {
         copy_all(f.cache_bytes[0], f.row_bytes[0]);
         copy_all(f.cache_bytes[1], f.row_bytes[1]);
       },
-      [&] { write_kv(f.write(), executor, native_kernels()); });
+      [&] { write_kv(f.write(), executor, kernels()); });
 }
 
 /// Against memcpy of the bytes that are read.
@@ -138,17 +138,17 @@ void write_quantized(benchmark::State& state) {
         copy_all(target, f.row_bytes[0]);
         copy_all(target, f.row_bytes[1]);
       },
-      [&] { write_kv(call, executor, native_kernels()); });
+      [&] { write_kv(call, executor, kernels()); });
 }
 
 template <DType dtype, Layout layout, std::int64_t n>
 void gather(benchmark::State& state) {
   Fixture f(dtype, dtype, layout, n);
   SerialExecutor executor;
-  write_kv(f.write(), executor, native_kernels());
+  write_kv(f.write(), executor, kernels());
   const detail::Storage before = f.row_bytes[0].clone();
   std::memset(f.row_bytes[0].data(), 0, before.size());
-  gather_kv(f.gather(), executor, native_kernels());
+  gather_kv(f.gather(), executor, kernels());
   require(std::memcmp(before.data(), f.row_bytes[0].data(), before.size()) == 0,
           "gather_kv gave other rows");
   in_turns(
@@ -157,7 +157,7 @@ void gather(benchmark::State& state) {
         copy_all(f.row_bytes[0], f.cache_bytes[0]);
         copy_all(f.row_bytes[1], f.cache_bytes[1]);
       },
-      [&] { gather_kv(f.gather(), executor, native_kernels()); });
+      [&] { gather_kv(f.gather(), executor, kernels()); });
 }
 
 /// The first half of the tokens' blocks to the second half's.
@@ -189,11 +189,11 @@ void copy(benchmark::State& state) {
 [[maybe_unused]] const bool registered = [] {
   constexpr DType bf16 = DType::bfloat16, f32 = DType::float32;
   constexpr Layout hnd = Layout::hnd, nhd = Layout::nhd;
-  turns("write_kv/bfloat16 HND 4096", write<bf16, hnd, 4096>);
-  turns("write_kv/bfloat16 NHD 4096", write<bf16, nhd, 4096>);
-  turns("write_kv/float32 HND 4096", write<f32, hnd, 4096>);
-  turns("write_kv/float32 NHD 4096", write<f32, nhd, 4096>);
-  turns("write_kv/bfloat16 HND 16384", write<bf16, hnd, 16384>);
+  turns("write_kv/bfloat16 HND, 4,096 tokens", write<bf16, hnd, 4096>);
+  turns("write_kv/bfloat16 NHD, 4,096 tokens", write<bf16, nhd, 4096>);
+  turns("write_kv/float32 HND, 4,096 tokens", write<f32, hnd, 4096>);
+  turns("write_kv/float32 NHD, 4,096 tokens", write<f32, nhd, 4096>);
+  turns("write_kv/bfloat16 HND, 16,384 tokens", write<bf16, hnd, 16384>);
   turns("write_kv/float32 to int8, one scale", write_quantized<DType::int8, false>);
   turns("write_kv/float32 to int8, one a token", write_quantized<DType::int8, true>);
   turns("write_kv/float32 to float8_e4m3", write_quantized<DType::float8_e4m3, false>);
@@ -208,15 +208,15 @@ void copy(benchmark::State& state) {
           copy_all(target, f.row_bytes[0]);
           copy_all(target, f.row_bytes[1]);
         },
-        [&] { write_kv(f.write(), executor, native_kernels()); });
+        [&] { write_kv(f.write(), executor, kernels()); });
   });
-  turns("gather_kv/bfloat16 HND 4096", gather<bf16, hnd, 4096>);
-  turns("gather_kv/bfloat16 NHD 4096", gather<bf16, nhd, 4096>);
-  turns("gather_kv/float32 HND 4096", gather<f32, hnd, 4096>);
-  turns("gather_kv/float32 NHD 4096", gather<f32, nhd, 4096>);
-  turns("gather_kv/bfloat16 HND 16384", gather<bf16, hnd, 16384>);
-  turns("copy_blocks/bfloat16 HND 8192", copy<bf16, hnd, 8192>);
-  turns("copy_blocks/float32 NHD 8192", copy<f32, nhd, 8192>);
+  turns("gather_kv/bfloat16 HND, 4,096 tokens", gather<bf16, hnd, 4096>);
+  turns("gather_kv/bfloat16 NHD, 4,096 tokens", gather<bf16, nhd, 4096>);
+  turns("gather_kv/float32 HND, 4,096 tokens", gather<f32, hnd, 4096>);
+  turns("gather_kv/float32 NHD, 4,096 tokens", gather<f32, nhd, 4096>);
+  turns("gather_kv/bfloat16 HND, 16,384 tokens", gather<bf16, hnd, 16384>);
+  turns("copy_blocks/bfloat16 HND, 8,192 tokens", copy<bf16, hnd, 8192>);
+  turns("copy_blocks/float32 NHD, 8,192 tokens", copy<f32, nhd, 8192>);
   return true;
 }();
 

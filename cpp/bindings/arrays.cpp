@@ -26,8 +26,9 @@ bool holds(const py::array& array, DType dtype) {
   if (given.equal(numpy_dtype(dtype))) return true;
   // Other libraries' int4 takes a byte an element, ours half of one.
   if (dtype == DType::int4) return false;
+  // Other libraries' float8_e4m3 has infinities; ours is the one without.
   const std::string name = name_of(given);
-  return name == dtype_name(dtype) || (dtype == DType::float8_e4m3 && name == "float8_e4m3fn");
+  return dtype == DType::float8_e4m3 ? name == "float8_e4m3fn" : name == dtype_name(dtype);
 }
 
 [[noreturn]] void throw_dtype(const char* where, const char* argument, const py::array& array,

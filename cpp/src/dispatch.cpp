@@ -8,8 +8,8 @@
 namespace pagedkv::inline v0_1::cpu {
 
 // One of each that CMake compiled isa.cpp for.
-#define PAGEDKV_COMPILED(isa) \
-  namespace isa {             \
+#define PAGEDKV_COMPILED(isa)      \
+  namespace isa {                  \
   const Kernels& table() noexcept; \
   }
 #include "compiled_isas.inc"

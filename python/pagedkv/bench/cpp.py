@@ -15,6 +15,27 @@ _BARE = "a bare stack of ids, unchecked"
 _ONE_CALL = "memcpy of the same bytes, one call"
 _POOLS_OF_64 = "pools of 64 slots, as many in all"
 
+# Of 8 heads of 128, in shuffled blocks of 16 tokens.
+_ROWS = [
+    "bfloat16 HND, 4,096 tokens",
+    "bfloat16 NHD, 4,096 tokens",
+    "float32 HND, 4,096 tokens",
+    "float32 NHD, 4,096 tokens",
+    "bfloat16 HND, 16,384 tokens",
+]
+_MOVED = {
+    "write_kv": _ROWS,
+    "gather_kv": _ROWS,
+    "copy_blocks": ["bfloat16 HND, 8,192 tokens", "float32 NHD, 8,192 tokens"],
+}
+_CONVERTED = [
+    "float32 to bfloat16",
+    "float32 to float8_e4m3",
+    "float32 to int8, one scale",
+    "float32 to int8, one a token",
+    "float32 to int4, one a token",
+]
+
 # By the name that the benchmark has there.
 CPP = {
     "BlockAllocator.allocate+free": Figure("BlockAllocator.allocate + free", _BARE, most_ns=3),
@@ -79,6 +100,15 @@ CPP = {
             most_ns=400,
         )
         for eviction in EVICTIONS
+    },
+    **{
+        f"{name}/{what}": Figure(f"{name}, {what}", "memcpy of the same bytes", least_share=0.85)
+        for name, kinds in _MOVED.items()
+        for what in kinds
+    },
+    **{
+        f"write_kv/{what}": Figure(f"write_kv, {what}", "memcpy of the bytes that are read")
+        for what in _CONVERTED
     },
 }
 

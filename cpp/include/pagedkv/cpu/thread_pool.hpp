@@ -119,15 +119,15 @@ class ThreadPool {
     std::thread thread;
   };
   struct State {
-    std::mutex busy;  // who runs a job, or changes the workers
+    alignas(64) std::atomic<std::int64_t> next{0};
+    alignas(64) std::atomic<std::uint32_t> job{0};  // kOpen, and how many workers are at it
+    std::mutex busy;                                // who runs a job, or changes the workers
     std::vector<std::unique_ptr<Worker>> workers;
     bool stopping = false;
     void* context = nullptr;
     void (*call)(void*, std::int64_t, unsigned) = nullptr;
     std::int64_t count = 0;
     unsigned limit = kAll;
-    alignas(64) std::atomic<std::int64_t> next{0};
-    alignas(64) std::atomic<std::uint32_t> job{0};  // kOpen, and how many workers are at it
   };
 
   static void work(State& state, unsigned worker) {

@@ -44,7 +44,7 @@ PAGEDKV_NOINLINE inline void block_product(const float* a, std::int64_t a_row, s
   PAGEDKV_UNROLL
   for (int i = 0; i < rows; ++i) {
     PAGEDKV_UNROLL
-    for (int j = 0; j < 2; ++j) {
+    for (std::int64_t j = 0; j < 2; ++j) {
       sums[i][j] = add ? F32::load(c + i * c_row + j * F32::width) : F32::zero();
     }
   }
@@ -61,7 +61,7 @@ PAGEDKV_NOINLINE inline void block_product(const float* a, std::int64_t a_row, s
   PAGEDKV_UNROLL
   for (int i = 0; i < rows; ++i) {
     PAGEDKV_UNROLL
-    for (int j = 0; j < 2; ++j) sums[i][j].store(c + i * c_row + j * F32::width);
+    for (std::int64_t j = 0; j < 2; ++j) sums[i][j].store(c + i * c_row + j * F32::width);
   }
 }
 
@@ -136,9 +136,9 @@ class PackedRows {
     const std::int64_t width = round_up(call.v_cache.head_dim, kBlockColumns);
     const std::int64_t rows = round_up(kPackedRows, kBlockColumns);
     const std::int64_t tile = round_up(depth, 16) + 2 * width + rows + 3 * kSkew;
-    const std::int64_t floats =
-        rows * depth + kTileTokens * tile + rows * width + 6 * rows + 16 * 12;
-    return static_cast<std::size_t>(floats) * sizeof(float);
+    const std::int64_t floats = rows * (depth + width + 6) + kTileTokens * tile;
+    constexpr std::size_t arrays = 11;  // each ends with a cache line
+    return static_cast<std::size_t>(floats) * sizeof(float) + arrays * 64;
   }
 
   void add(const Tile& tile, const Tile& next) noexcept {

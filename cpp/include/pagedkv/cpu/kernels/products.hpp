@@ -93,7 +93,7 @@ struct FloatProducts {
                                       std::int64_t stride, T* scores, Prefetcher& ahead) noexcept {
     constexpr int tokens = kSums<V, E::vectors> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
-    for (int t = 0; t < size; t += tokens) {
+    for (std::int64_t t = 0; t < size; t += tokens) {
       ahead.until(t + tokens);
       V sums[tokens * R];
       PAGEDKV_UNROLL
@@ -229,7 +229,7 @@ struct IntegerProducts {
     // Sums of integers wait for an addition alone: fewer hide it.
     constexpr int tokens = kSums<V, 2> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
-    for (int t = 0; t < size; t += tokens) {
+    for (std::int64_t t = 0; t < size; t += tokens) {
       ahead.until(t + tokens);
       I32 sums[tokens * R];
       PAGEDKV_UNROLL
@@ -241,7 +241,7 @@ struct IntegerProducts {
         PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) load(rows[i] + offset, key[i]);
         PAGEDKV_UNROLL
-        for (int v = 0; v < vectors; ++v) {
+        for (std::int64_t v = 0; v < vectors; ++v) {
           PAGEDKV_UNROLL
           for (int r = 0; r < R; ++r) {
             I16 query = I16::load(queries + r * stride + c + v * I16::width);
@@ -324,7 +324,7 @@ struct IntegerProducts {
   template <int R>
   static void round_weights(float* weights, int size, std::int32_t* pairs,
                             float (&unit)[R]) noexcept {
-    if (size % 2 != 0) std::fill_n(weights + size * R, R, 0.0F);
+    if (size % 2 != 0) std::fill_n(weights + std::int64_t{size} * R, R, 0.0F);
     units<R>(weights, size * R, unit);
     float lanes[F32::width];
     for (int i = 0; i < F32::width; ++i) lanes[i] = inverse_of(unit[i % R]);
@@ -384,7 +384,7 @@ struct IntegerProducts {
     PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
       PAGEDKV_UNROLL
-      for (int i = 0; i < 2 * at_once; ++i) {
+      for (std::int64_t i = 0; i < std::int64_t{2} * at_once; ++i) {
         float* to = results + r * stride + i * I32::width;
         fma(to_float(sums[r][i]), F32::all(unit[r]), F32::load(to)).store(to);
       }

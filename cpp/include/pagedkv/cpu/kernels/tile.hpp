@@ -108,7 +108,7 @@ class Prefetcher {
       : rows_(rows), size_(size), bytes_(row_bytes) {}
 
   /// Asks for the rows before `stop` that were not asked for yet.
-  void until(int stop) noexcept {
+  void until(std::int64_t stop) noexcept {
     for (; row_ < stop && row_ < size_; ++row_) {
       for (std::size_t i = 0; i < bytes_; i += 64) {
 #if defined(__GNUC__)

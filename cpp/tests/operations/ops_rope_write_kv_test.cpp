@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "expect_error.hpp"
+#include "../expect_error.hpp"
 #include "ops_caches.hpp"
 #include "ops_kernels.hpp"
 #include "pagedkv/cpu/rope_write_kv.hpp"

@@ -1,7 +1,7 @@
 #pragma once
 
-// The kernels that the tests of operations run: those that `PAGEDKV_ISA` names of the library's, or,
-// where it is not linked, those of the tests' own flags.
+// The kernels that the tests of operations run: those that `PAGEDKV_ISA` names of the library's,
+// or, where it is not linked, those of the tests' own flags.
 
 #include "pagedkv/cpu/kernels.hpp"
 
