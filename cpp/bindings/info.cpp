@@ -4,6 +4,7 @@
 #include "bindings.hpp"
 #include "cuda/status.hpp"
 #include "metal/status.hpp"
+#include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/isa.hpp"
 #include "pagedkv/version.hpp"
 
@@ -58,7 +59,7 @@ py::typing::Dict<py::str, py::object> build_info() {
   info["compiler"] = kCompiler;
   info["build_type"] = PAGEDKV_BUILD_TYPE;
   info["isa_found"] = found;
-  info["isa_chosen"] = std::string(cpu::isa_name(cpu::isa_chosen()));
+  info["isa_chosen"] = std::string(cpu::isa_name(cpu::kernels().isa));
   info["backends"] = backends;
   info["threads"] = num_threads();
   return info;

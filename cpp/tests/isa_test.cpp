@@ -67,7 +67,7 @@ TEST_F(ForcedIsa, EachSetThatWasFoundCanBeForced) {
 
 TEST_F(ForcedIsa, ASetThatThisProcessorDoesNotHaveIsRefused) {
   force("abacus");
-  expect_error<UnsupportedError>([] { (void)cpu::isa_chosen(); }, "cpu.isa_chosen",
+  expect_error<UnsupportedError>([] { (void)cpu::isa_chosen(); }, "cpu.isa_forced",
                                  "PAGEDKV_ISA=abacus", "one of generic");
 }
 

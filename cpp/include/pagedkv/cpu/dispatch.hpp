@@ -8,8 +8,9 @@
 
 namespace pagedkv::inline v0_1::cpu {
 
-/// The kernels of the instruction set that `isa_chosen` names, decided at the first call.
-/// @throws UnsupportedError when `PAGEDKV_ISA` names one that this processor does not have.
+/// The kernels of the instruction set that `PAGEDKV_ISA` names, else of the strongest that this
+/// processor has and that was compiled; decided at the first call.
+/// @throws UnsupportedError when `PAGEDKV_ISA` names one that is not both.
 [[nodiscard]] const Kernels& kernels();
 
 /// Those of `isa`, which this processor must have.

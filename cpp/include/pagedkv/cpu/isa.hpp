@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -81,22 +82,27 @@ enum class Isa : unsigned char {
   return found;
 }
 
-/// The set that is used: the one named by the environment variable `PAGEDKV_ISA`, else the
-/// strongest that was found.
-/// @throws UnsupportedError when `PAGEDKV_ISA` names a set that this processor does not have.
-[[nodiscard]] inline Isa isa_chosen() {
-  const auto found = isa_found();
+/// The set that the environment variable `PAGEDKV_ISA` names; nothing where it is not set.
+/// @throws UnsupportedError when this processor does not have it.
+[[nodiscard]] inline std::optional<Isa> isa_forced() {
   const char* forced = std::getenv("PAGEDKV_ISA");
-  if (forced == nullptr || *forced == '\0') return found.back();
+  if (forced == nullptr || *forced == '\0') return std::nullopt;
   std::string names;
-  for (const Isa isa : found) {
+  for (const Isa isa : isa_found()) {
     if (isa_name(isa) == forced) return isa;
     names += names.empty() ? "" : ", ";
     names += isa_name(isa);
   }
   detail::throw_unsupported(
-      "cpu.isa_chosen",
+      "cpu.isa_forced",
       "PAGEDKV_ISA=" + std::string(forced) + "; expected one of " + names + " on this processor");
+}
+
+/// The set that is forced, else the strongest that was found.
+/// @throws UnsupportedError when `PAGEDKV_ISA` names a set that this processor does not have.
+[[nodiscard]] inline Isa isa_chosen() {
+  const std::optional<Isa> forced = isa_forced();
+  return forced ? *forced : isa_found().back();
 }
 
 }  // namespace pagedkv::inline v0_1::cpu

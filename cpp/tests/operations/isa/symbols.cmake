@@ -4,8 +4,8 @@
 execute_process(COMMAND "${NM}" "${OBJECT}" OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[0-9a-f]+ [A-Zuvw] [^\n]+" symbols "${symbols}")
 
-# Constants, which are the same whatever the flags are, and what names the handler of exceptions.
-set(harmless "DW\\.ref\\.__gxx_personality_v0|^_*ZN7pagedkv[a-z0-9_]*6detail7kDTypesE$")
+# Constants, which are the same whatever the flags are, and what a compiler adds for exceptions.
+set(harmless "DW\\.ref\\.__gxx_personality_v0|__clang_call_terminate|^_*ZN7pagedkv[a-z0-9_]*6detail7kDTypesE$")
 set(own 0)
 set(foreign "")
 foreach(symbol IN LISTS symbols)

@@ -25,9 +25,9 @@ namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 template <class V>
 inline void keep(V& x) noexcept {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__)) && \
-    !defined(PAGEDKV_GENERIC_VECTORS)
-#if defined(__x86_64__)
-  asm("" : "+x"(x.v));
+    !defined(PAGEDKV_SIMD_GENERIC)
+#if defined(__x86_64__)  // "v": all registers of AVX-512
+  asm("" : "+v"(x.v));
 #else
   asm("" : "+w"(x.v));
 #endif
