@@ -1,16 +1,12 @@
 #include <string>
-#include <thread>
 
 #include "bindings.hpp"
 #include "cuda/status.hpp"
 #include "metal/status.hpp"
 #include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/isa.hpp"
+#include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/version.hpp"
-
-#if defined(__linux__)
-#include <sched.h>
-#endif
 
 namespace pagedkv::python {
 namespace {
@@ -26,19 +22,6 @@ constexpr const char* kCompiler = "msvc " PAGEDKV_STRINGIZE(_MSC_FULL_VER);
 #else
 constexpr const char* kCompiler = "unknown";
 #endif
-
-/// Processors that this process may run on.
-unsigned num_threads() {
-#if defined(__linux__)
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-    return static_cast<unsigned>(CPU_COUNT(&allowed));
-  }
-#endif
-  const unsigned all = std::thread::hardware_concurrency();
-  return all == 0 ? 1 : all;
-}
 
 /// True, or the reason why the backend cannot be used.
 py::object usable(const std::string& status) {
@@ -61,7 +44,7 @@ py::typing::Dict<py::str, py::object> build_info() {
   info["isa_found"] = found;
   info["isa_chosen"] = std::string(cpu::isa_name(cpu::kernels().isa));
   info["backends"] = backends;
-  info["threads"] = num_threads();
+  info["threads"] = cpu::num_processors();
   return info;
 }
 

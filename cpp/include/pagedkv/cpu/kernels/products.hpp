@@ -304,7 +304,7 @@ struct IntegerProducts {
     float lanes[F32::width], sums[F32::width];
     largest.store(lanes);
     sum.store(sums);
-    for (int j = 0; i < size; ++i, ++j) {
+    for (int j = 0; i < size && j < F32::width; ++i, ++j) {
       lanes[j] = std::max(lanes[j], std::fabs(x[i]));
       sums[j] += std::fabs(x[i]);
     }
