@@ -1,6 +1,5 @@
 """Long calls of a manager let other threads run, and those are refused, never raced with."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.busy import refusal, repeated
 
 from pagedkv import Batch, KVCacheManager, PagedKvError
 
@@ -18,7 +18,6 @@ LONG = 4_000_000  # tokens: a call with so many takes milliseconds
 def busy(m: KVCacheManager) -> Iterator[None]:
     """Another thread adds, computes and frees one long sequence again and again."""
     tokens = np.arange(LONG, dtype=np.int32)
-    stop = threading.Event()
 
     def again(call: Callable[..., Any], *args: object) -> Any:
         while True:  # a call of the other thread may be in the way
@@ -29,32 +28,16 @@ def busy(m: KVCacheManager) -> Iterator[None]:
                     raise
 
     def run() -> None:
-        while not stop.is_set():
-            again(m.add, 1, tokens)
-            again(m.acquire, [1])
-            left = LONG - again(m.num_cached, 1)
-            again(m.schedule, [1], [left])
-            again(m.commit, [1], [left])
-            again(m.free, [1])
+        again(m.add, 1, tokens)
+        again(m.acquire, [1])
+        left = LONG - again(m.num_cached, 1)
+        again(m.schedule, [1], [left])
+        again(m.commit, [1], [left])
+        again(m.free, [1])
 
-    other = threading.Thread(target=run)
-    other.start()
-    try:
+    with repeated(run):
         yield
-    finally:
-        stop.set()
-        other.join()
     m.check()
-
-
-def refusal(call: Callable[[], object]) -> str:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            call()
-        except PagedKvError as error:
-            return str(error)
-    pytest.fail("the busy manager never refused")
 
 
 @pytest.mark.parametrize(
@@ -97,17 +80,11 @@ def test_a_busy_manager_can_be_shown() -> None:
 
 def test_what_another_thread_writes_into_the_arguments_does_not_matter() -> None:
     tokens = np.zeros(LONG, np.int32)
-    stop = threading.Event()
 
     def scribble() -> None:
-        value = 0
-        while not stop.is_set():
-            value += 1
-            tokens[:] = value
+        tokens[:] += 1
 
-    other = threading.Thread(target=scribble)
-    other.start()
-    try:
+    with repeated(scribble):
         for seq_id in range(3):
             m = KVCacheManager(LONG // 16, 16)
             m.add(seq_id, tokens)
@@ -115,31 +92,21 @@ def test_what_another_thread_writes_into_the_arguments_does_not_matter() -> None
             m.schedule([seq_id], [LONG])
             m.commit([seq_id], [LONG])
             m.check()
-    finally:
-        stop.set()
-        other.join()
 
 
 def test_a_batch_is_filled_by_one_manager_at_a_time() -> None:
     first, second = (KVCacheManager(LONG // 16, 16) for _ in range(2))
     batch: Batch = first.new_batch(1, LONG, LONG // 16)
-    stop = threading.Event()
+    first.add(1, np.zeros(LONG, np.int32))
+    first.acquire([1])
 
     def fill() -> None:
-        first.add(1, np.zeros(LONG, np.int32))
-        first.acquire([1])
-        while not stop.is_set():
-            with suppress(PagedKvError):  # the test looks at it
-                first.schedule([1], [LONG], out=batch)
-                first.truncate([1], [0])
+        with suppress(PagedKvError):  # the test looks at it
+            first.schedule([1], [LONG], out=batch)
+            first.truncate([1], [0])
 
-    other = threading.Thread(target=fill)
-    other.start()
-    try:
+    with repeated(fill):
         for call in (lambda: second.schedule([], [], out=batch), lambda: batch.num_seqs):
             assert "called while another thread is inside a call" in refusal(call)
         assert repr(batch).startswith("Batch(groups=1")
-    finally:
-        stop.set()
-        other.join()
     second.check()

@@ -3,12 +3,13 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
 import pytest
+from support.busy import refusal, repeated
 from support.values import same_bits
 
 from pagedkv import (
@@ -154,36 +155,15 @@ def test_another_thread_makes_progress_during_a_big_copy(
     pytest.fail("no tick of the other thread fell inside any of the copies")
 
 
-@contextmanager
-def busy(work: Callable[[], object]) -> Iterator[None]:
+def busy(work: Callable[[], object]) -> AbstractContextManager[None]:
     """Another thread does `work`, which is mostly one long copy, again and again."""
-    stop = threading.Event()
 
-    def run() -> None:
-        while not stop.is_set():
-            # What the test does between two copies may make one of them impossible.
-            with suppress(PagedKvError):
-                work()
+    def attempt() -> None:
+        # What the test does between two copies may make one of them impossible.
+        with suppress(PagedKvError):
+            work()
 
-    other = threading.Thread(target=run)
-    other.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        other.join()
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """The message when `call` meets a busy object; between two copies it may succeed."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            call()
-        except PagedKvError as error:
-            if type(error) is PagedKvError:
-                return str(error)
-    pytest.fail("the busy object never refused")
+    return repeated(attempt)
 
 
 def refused_by(where: str) -> str:

@@ -22,11 +22,9 @@ all or nothing. A sequence has three lengths: known (token ids given), scheduled
 and committed (keys and values written).)";
 
 using Manager = KVCacheManager;
-/// Sequence ids: integers of 64 bits.
-using SeqIds = Named<
-    "collections.abc.Sequence[typing.SupportsIndex] | "
-    "numpy.typing.NDArray[numpy.integer[typing.Any]]">;
-using Integers = SeqIds;
+/// Sequence ids, and counts and tokens: what is said of block ids holds for them.
+using SeqIds = Ids;
+using Integers = Ids;
 using IntegersOrNone = Named<
     "collections.abc.Sequence[typing.SupportsIndex] | "
     "numpy.typing.NDArray[numpy.integer[typing.Any]] | None">;

@@ -7,34 +7,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "eviction_steps.hpp"
 #include "pagedkv/core/eviction/eviction_queue.hpp"
 
 namespace {
 
 using namespace pagedkv;
-using Ids = std::vector<BlockId>;
-
-constexpr auto kAnyCanGo = [](BlockId) { return true; };
-
-/// A chain that was used once and is evictable: the first of `ids` is its head.
-void add_chain(EvictionQueue& queue, const Ids& ids) {
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    queue.insert(ids[i], 1000 + ids[i], static_cast<std::uint32_t>(i));
-  }
-  for (std::size_t i = ids.size(); i-- > 0;) queue.release(ids[i], i + 1 == ids.size());
-}
-
-void use(EvictionQueue& queue, BlockId b) {
-  queue.hit(b);
-  queue.acquire(b);
-  queue.release(b, false);
-}
-
-Ids evict_all(EvictionQueue& queue) {
-  Ids victims;
-  while (const auto victim = queue.victim(kAnyCanGo)) victims.push_back(*victim);
-  return victims;
-}
+using namespace pagedkv_test;
 
 TEST(Lru, EvictsTheLeastRecentlyReleasedFirst) {
   EvictionQueue queue(EvictionKind::lru, 6);

@@ -13,38 +13,17 @@
 #include <utility>
 #include <vector>
 
+#include "eviction_steps.hpp"
 #include "expect_error.hpp"
 
 namespace {
 
 using namespace pagedkv;
-using pagedkv_test::expect_error;
-using Ids = std::vector<BlockId>;
+using namespace pagedkv_test;
 
 constexpr EvictionKind kKinds[] = {EvictionKind::lru, EvictionKind::lfu, EvictionKind::fifo,
                                    EvictionKind::s3fifo, EvictionKind::lifetable};
-constexpr auto kAnyCanGo = [](BlockId) { return true; };
 constexpr auto kNoneCanGo = [](BlockId) { return false; };
-
-/// A chain that was used once and is evictable: the first of `ids` is its head.
-void add_chain(EvictionQueue& queue, const Ids& ids) {
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    queue.insert(ids[i], 1000 + ids[i], static_cast<std::uint32_t>(i));
-  }
-  for (std::size_t i = ids.size(); i-- > 0;) queue.release(ids[i], i + 1 == ids.size());
-}
-
-void use(EvictionQueue& queue, BlockId b) {
-  queue.hit(b);
-  queue.acquire(b);
-  queue.release(b, false);
-}
-
-Ids evict_all(EvictionQueue& queue) {
-  Ids victims;
-  while (const auto victim = queue.victim(kAnyCanGo)) victims.push_back(*victim);
-  return victims;
-}
 
 TEST(EvictionKind, IsNamedAndFoundByItsName) {
   for (const EvictionKind kind : kKinds) EXPECT_EQ(parse_eviction(eviction_name(kind)), kind);
