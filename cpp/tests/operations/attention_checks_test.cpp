@@ -290,7 +290,7 @@ TEST(CheckAttention, RefusesMlaValuesThatAreNotTheFirstPartOfTheKeys) {
 
 TEST(CheckAttention, RefusesNumbersOutOfRange) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (const double scale : {nan, static_cast<double>(INFINITY)}) {
+  for (const double scale : {nan, static_cast<double>(INFINITY), 1e39}) {
     expect_refused(
         mixed(), [&](AttentionCall& c) { c.scale = scale; }, "scale is ", "a finite number");
   }
@@ -307,10 +307,11 @@ TEST(CheckAttention, RefusesNumbersOutOfRange) {
   expect_refused(
       mixed(), [](AttentionCall& c) { c.sink_tokens = -1; }, "sink_tokens is -1", "0 or more");
   expect_good(mixed(), [](AttentionCall& c) {
-    c.scale = -1e300;
+    c.scale = -1e38;
     c.window = kInt32Max;
     c.sink_tokens = std::numeric_limits<std::int64_t>::max();
   });
+  expect_good(of(DType::float64, DType::float64), [](AttentionCall& c) { c.scale = 1e300; });
 }
 
 // Sequences
@@ -411,6 +412,15 @@ TEST(CheckAttention, RefusesResultsThatShareMemory) {
   expect_refused(
       mixed(), [](AttentionCall& c) { c.lse = reinterpret_cast<float*>(c.q.data) + 9; },
       "lse shares memory with q", apart);
+  Problem quantised = of(DType::int8);
+  quantised.scales = 2;
+  expect_refused(
+      quantised, [](AttentionCall& c) { c.lse = c.k_scale.data; }, "lse shares memory with k_scale",
+      apart);
+  expect_refused(
+      quantised,
+      [](AttentionCall& c) { c.out.data = reinterpret_cast<std::byte*>(c.v_scale.data); },
+      "out shares memory with v_scale", apart);
   expect_refused(
       mla(), [](AttentionCall& c) { c.lse = reinterpret_cast<float*>(c.k_rope_cache.data); },
       "lse shares memory with kpe_cache", apart);
