@@ -121,6 +121,13 @@ def test_gathered_tokens_are_those_of_the_sequences(
     assert same_bits(out[1], v)
 
 
+def test_sequences_of_no_tokens_are_gathered_to_no_rows(rng: np.random.Generator) -> None:
+    case = make_case(rng, Sizes([0, 0]))
+    arrays = [case.arrays[n] for n in ("k_cache", "v_cache", "block_tables", "seq_lens")]
+    k, v = ops.gather_kv(*arrays)
+    assert k.shape == v.shape == (0, 2, 64)
+
+
 def test_blocks_are_copied_in_order_within_arrays_of_any_kind(rng: np.random.Generator) -> None:
     caches = [
         tokens(rng, "float32", 7, 2, 4, 8),

@@ -1,6 +1,7 @@
 """How many threads operations use, and calls from several of Python's threads and processes."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -162,6 +163,116 @@ def test_torch_and_pagedkv_compute_right_in_turns_in_either_import_order(order: 
         for _ in range(20):
             assert attention() == attended
             assert torch.equal(a @ a, product)
+        print("right")
+        """
+    )
+    assert printed.strip() == "right"
+
+
+def test_a_daemon_thread_that_computes_does_not_disturb_the_end_of_the_interpreter() -> None:
+    printed = run_apart(
+        """
+        import threading
+        import numpy as np
+        import pagedkv
+        from pagedkv import ops
+
+        k_cache, v_cache = np.zeros((2, 64, 4, 16, 128), np.float32)
+        q, tables = np.zeros((4, 8, 128), np.float32), np.zeros((4, 64), np.int32)
+        begun = threading.Event()
+
+        def compute():
+            while True:
+                ops.paged_attention(q, k_cache, v_cache, tables, [1000] * 4)
+                begun.set()
+
+        threading.Thread(target=compute, daemon=True).start()
+        begun.wait()
+        print("right")
+        """
+    )
+    assert printed.strip() == "right"
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no signals")
+def test_interrupts_come_between_calls_and_leave_results_right() -> None:
+    printed = run_apart(
+        """
+        import os, random, signal, threading, time
+        import numpy as np
+        import pagedkv
+        from pagedkv import ops
+
+        rng = np.random.default_rng(0)
+        pagedkv.set_num_threads(3)
+        k_cache, v_cache = rng.standard_normal((2, 400, 2, 16, 64)).astype(np.float32)
+        q = rng.standard_normal((4, 8, 64)).astype(np.float32)
+        tables = rng.permutation(400).reshape(4, 100).astype(np.int32)
+        attention = lambda: ops.paged_attention(q, k_cache, v_cache, tables, [1600] * 4).tobytes()
+        expected = attention()
+        interrupts = 0
+        for i in range(20):
+            timer = threading.Timer(0.002 * random.random(), os.kill, (os.getpid(), signal.SIGINT))
+            try:
+                timer.start()
+                while True:
+                    assert attention() == expected
+            except KeyboardInterrupt:
+                interrupts += 1
+            timer.join()
+        assert attention() == expected
+        print(interrupts)
+        """
+    )
+    assert printed.strip() == "20"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+def test_children_of_a_process_whose_threads_compute_and_resize_compute_right() -> None:
+    printed = run_apart(
+        """
+        import os, signal, threading, time, warnings
+        import numpy as np
+        import pagedkv
+        from pagedkv import ops
+
+        warnings.simplefilter("ignore")
+        rng = np.random.default_rng(0)
+        k_cache, v_cache = rng.standard_normal((2, 400, 2, 16, 64)).astype(np.float32)
+        q = rng.standard_normal((4, 8, 64)).astype(np.float32)
+        tables = rng.permutation(400).reshape(4, 100).astype(np.int32)
+        attention = lambda: ops.paged_attention(q, k_cache, v_cache, tables, [1600] * 4).tobytes()
+        expected = attention()
+        stop, wrong = False, []
+
+        def compute():
+            while not stop:
+                if attention() != expected:
+                    wrong.append(1)
+
+        def resize():
+            while not stop:
+                for number in (1, 4, 2, 3):
+                    pagedkv.set_num_threads(number)
+
+        threads = [threading.Thread(target=f) for f in (compute, compute, resize)]
+        for thread in threads:
+            thread.start()
+        children = []
+        for _ in range(15):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                right = attention() == expected
+                pagedkv.set_num_threads(2)
+                os._exit(0 if right and attention() == expected else 1)
+            children.append(child)
+            time.sleep(0.01)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 15
+        stop = True
+        for thread in threads:
+            thread.join()
+        assert not wrong
         print("right")
         """
     )

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "arrays.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -28,7 +29,7 @@ std::unique_ptr<BlockPool> make(const Index& capacity, const Index& block_size,
     detail::throw_shape(where, "head_dim " + std::to_string(dim) +
                                    " with int4; expected an even one (two elements share a byte)");
   }
-  const py::gil_scoped_release released;  // zeroing a large pool takes seconds
+  const WithoutGil released;  // zeroing a large pool takes seconds
   return std::make_unique<BlockPool>(pages, tokens, layers, heads, dim, type);
 }
 

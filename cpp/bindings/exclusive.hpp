@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "bindings.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 
@@ -48,7 +49,7 @@ void without_gil(std::size_t bytes, Work work) {
     work();
     return;
   }
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   work();
 }
 

@@ -8,6 +8,7 @@
 #include "arrays.hpp"
 #include "exclusive.hpp"
 #include "pagedkv/cpu/backend.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -35,7 +36,7 @@ PyKvCache contiguous(const Index& capacity, const Index& num_kv_heads, const Ind
   const std::size_t heads = to_size(where, "num_kv_heads", num_kv_heads);
   const std::size_t dim = to_size(where, "head_dim", head_dim);
   const DType type = to_dtype(where, dtype);
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   return {Cache::contiguous(tokens, heads, dim, type), {}};
 }
 
@@ -49,7 +50,7 @@ PyKvCache paged(const Index& num_blocks, const Index& num_kv_heads, const Index&
   const std::size_t tokens = to_size(where, "block_size", block_size);
   const std::size_t max_blocks = to_size(where, "max_blocks_per_seq", max_blocks_per_seq);
   const DType type = to_dtype(where, dtype);
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   return {Cache::paged(blocks, heads, dim, tokens, max_blocks, std::move(allocator), type), {}};
 }
 

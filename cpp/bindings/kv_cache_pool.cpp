@@ -4,6 +4,7 @@
 #include <string>
 
 #include "arrays.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -34,7 +35,7 @@ void register_kv_cache_pool(py::module_& m) {
             const std::size_t values = to_size(where, "page_size", page_size);
             const std::size_t pages = to_size(where, "num_pages", num_pages);
             const DType type = to_dtype(where, dtype);
-            const py::gil_scoped_release released;
+            const WithoutGil released;
             return std::make_unique<KvCachePool>(values, pages, type);
           }),
           py::arg("page_size"), py::arg("num_pages"), py::arg("dtype") = "float32",

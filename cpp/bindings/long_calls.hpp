@@ -9,6 +9,7 @@
 
 #include "integer_span.hpp"
 #include "pagedkv/core/manager/kv_cache_manager.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 
@@ -22,7 +23,7 @@ template <class Call, class... T>
 decltype(auto) run(std::size_t num_tokens, Call call, IntegerSpan<T>&... arguments) {
   if (num_tokens < kLongCall) return call();
   (arguments.own(), ...);
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   return call();
 }
 

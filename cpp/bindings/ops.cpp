@@ -4,6 +4,7 @@
 
 #include "arrays.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -18,7 +19,7 @@ void set_num_threads(const Index& num_threads) {
         where, "num_threads is " + std::to_string(number) + "; expected 1 to 1024");
   }
   cpu::ThreadPool& pool = cpu::default_thread_pool();
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   pool.resize(static_cast<unsigned>(number));
 }
 

@@ -14,6 +14,7 @@
 #include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "sequences.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -55,7 +56,7 @@ void compute(const char* where, const cpu::AttentionCall& call) {
   cpu::check_attention(where, call);
   const cpu::Kernels& kernels = cpu::kernels();
   cpu::ThreadPool& pool = cpu::default_thread_pool();
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   cpu::attend(call, pool, kernels);
 }
 

@@ -18,6 +18,7 @@
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/cpu/write_kv.hpp"
 #include "sequences.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -96,7 +97,7 @@ void write_kv(const AnyObject& k, const AnyObject& v, const AnyObject& k_cache,
   const auto slots = to_slots(where, slot_mapping, call.k.num_tokens);
   call.slot_mapping = slots.data();
   const cpu::Kernels& kernels = cpu::kernels();
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   cpu::write_kv(call, cpu::default_thread_pool(), kernels, where);
 }
 
@@ -117,7 +118,7 @@ void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_
   const auto slots = to_slots(where, slot_mapping, call.ckv.num_tokens);
   call.slot_mapping = slots.data();
   const cpu::Kernels& kernels = cpu::kernels();
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   cpu::mla_write(call, cpu::default_thread_pool(), kernels, where);
 }
 
@@ -176,7 +177,7 @@ std::pair<AnyTensor, AnyTensor> gather_kv(
   call.v = values.view;
   {
     const cpu::Kernels& kernels = cpu::kernels();
-    const py::gil_scoped_release released;
+    const WithoutGil released;
     cpu::gather_kv(call, cpu::default_thread_pool(), kernels, where);
   }
   return {py::reinterpret_borrow<AnyTensor>(keys.array),
@@ -238,7 +239,7 @@ void copy_blocks(const AnyObject& caches, const AnyObject& src_dst) {
   const auto views = to_views(where, caches, py::reinterpret_borrow<AnyObject>(no_scales),
                               cpu::Layout::hnd, tensors);
   const auto pairs = to_pairs(where, "src_dst", src_dst);
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   cpu::copy_blocks(views, pairs, cpu::default_thread_pool(), where);
 }
 
@@ -248,7 +249,7 @@ void move_slots(const AnyObject& caches, const AnyObject& slot_moves, const AnyO
   std::vector<Tensor> tensors;
   const auto views = to_views(where, caches, scales, to_layout(where, layout), tensors);
   const auto pairs = to_pairs(where, "slot_moves", slot_moves);
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   cpu::move_slots(views, pairs, cpu::default_thread_pool(), where);
 }
 
@@ -262,7 +263,7 @@ void swap_blocks(const AnyObject& src_cache, const AnyObject& dst_cache, const A
   const cpu::CacheView from = to_bytes(source, cpu::Layout::hnd, false);
   const cpu::CacheView to = to_bytes(target, cpu::Layout::hnd, false);
   const auto pairs = to_pairs(where, "src_dst", src_dst);
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   cpu::swap_blocks(from, to, pairs, cpu::default_thread_pool(), where);
 }
 
@@ -340,7 +341,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
   }
   {
     const cpu::Kernels& kernels = cpu::kernels();
-    const py::gil_scoped_release released;
+    const WithoutGil released;
     cpu::rope_write_kv(call, cpu::default_thread_pool(), kernels, where);
   }
   return py::reinterpret_borrow<AnyTensor>(rotated);
@@ -390,7 +391,7 @@ std::pair<AnyTensor, AnyTensor> merge_attention_states(
   }
   {
     const cpu::Kernels& kernels = cpu::kernels();
-    const py::gil_scoped_release released;
+    const WithoutGil released;
     cpu::merge_attention_states(call, cpu::default_thread_pool(), kernels, where);
   }
   return {py::reinterpret_borrow<AnyTensor>(merged), py::reinterpret_borrow<AnyTensor>(merged_lse)};

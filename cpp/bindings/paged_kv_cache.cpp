@@ -8,6 +8,7 @@
 
 #include "arrays.hpp"
 #include "exclusive.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -158,7 +159,7 @@ Float64Array get_item(PyPagedKvCache& self, const std::variant<py::slice, Index>
 
 PyPagedKvCache clone(PyPagedKvCache& self) {
   const auto held = self.hold("PagedKvCache.clone");
-  const py::gil_scoped_release released;
+  const WithoutGil released;
   return {self.cache, {}};
 }
 
@@ -176,7 +177,7 @@ void register_paged_kv_cache(py::module_& m) {
          py::init([](const Index& max_tokens, const Index& dim) {
            const std::size_t tokens = to_size("PagedKvCache", "max_tokens", max_tokens);
            const std::size_t width = to_size("PagedKvCache", "dim", dim);
-           const py::gil_scoped_release released;
+           const WithoutGil released;
            return std::make_unique<PyPagedKvCache>(PyPagedKvCache{PagedKvCache(tokens, width), {}});
          }),
          py::arg("max_tokens"), py::arg("dim"),

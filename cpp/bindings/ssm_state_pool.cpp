@@ -10,6 +10,7 @@
 #include "arrays.hpp"
 #include "exclusive.hpp"
 #include "ssm_state.hpp"
+#include "without_gil.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -175,7 +176,7 @@ void register_pool(py::module_& m) {
   py::class_<PySsmStatePool> cls(m, "SsmStatePool", kPoolDoc);
   cls.def(py::init([](const Index& capacity, const SsmStateSpec& spec) {
             const std::size_t slots = to_size("SsmStatePool", "capacity", capacity);
-            const py::gil_scoped_release released;
+            const WithoutGil released;
             return std::make_unique<PySsmStatePool>(slots, spec);
           }),
           py::arg("capacity"), py::arg("spec"), "All slots free.")

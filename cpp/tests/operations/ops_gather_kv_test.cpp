@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../expect_error.hpp"
@@ -246,8 +247,12 @@ TEST_F(GatherKvErrors, LengthsAndShapesThatDoNotFitAreRefused) {
   sequences.lens[1] = 3;
   call.v.num_heads = 3;
   expect_shape("v [8, 3, 8]", "[8, 2, 8]");
+  call.v.num_heads = 2;
+  const std::int32_t* const tables = std::exchange(call.block_tables, nullptr);
+  expect_shape("no block_tables", "a row a sequence");
+  call.block_tables = tables;
   call.seq_lens = nullptr;
-  expect_shape("no block_tables or no seq_lens", "both");
+  expect_shape("no seq_lens", "one a sequence");
 }
 
 TEST_F(GatherKvErrors, DTypesAndScalesThatDoNotGoTogetherAreRefused) {

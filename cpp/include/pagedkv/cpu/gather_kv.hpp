@@ -93,9 +93,8 @@ inline std::vector<std::int64_t> check(const GatherKvCall& call, const char* whe
   detail_checks::check_cache(where, "k_cache", call.k_cache);
   detail_checks::check_cache(where, "v_cache", call.v_cache);
   detail_checks::check_pair(where, call.k_cache, call.v_cache);
-  if (call.num_seqs != 0 &&
-      (call.seq_lens == nullptr || (call.block_tables == nullptr && call.max_blocks != 0))) {
-    detail::throw_shape(where, "no block_tables or no seq_lens; expected both");
+  if (call.num_seqs != 0 && call.seq_lens == nullptr) {
+    detail::throw_shape(where, "no seq_lens; expected one a sequence");
   }
   const std::int64_t block_size = call.k_cache.block_size;
   std::vector<std::int64_t> before{0};
@@ -108,6 +107,9 @@ inline std::vector<std::int64_t> check(const GatherKvCall& call, const char* whe
                                      std::to_string(length) + " tokens; expected 0 to " +
                                      std::to_string(call.max_blocks * block_size) +
                                      ", what its row of the block table holds");
+    }
+    if (blocks > 0 && call.block_tables == nullptr) {
+      detail::throw_shape(where, "no block_tables; expected a row a sequence");
     }
     detail_checks::check_indices(where, "block", call.block_tables + seq * call.block_table_stride,
                                  blocks, 0, call.k_cache.num_blocks);
