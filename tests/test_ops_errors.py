@@ -104,7 +104,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"k_scale": zeros(9)}, "k_scale of shape (9,)"),
     ({"v_scale": zeros(9, 2, 8)}, "v_scale of shape (9, 2, 8)"),
     ({"v_scale": zeros(9, 2, dtype=np.float64)}, "v_scale of float64"),
-    ({"scale": 1e39}, "scale is 1"),
+    ({"scale": 1e39}, "scale is 9999"),
     ({"v_scale": float("nan")}, "v_scale is nan"),
     ({"v_scale": 1e300}, "v_scale is 1e+300"),
     ({"k_scale": "1"}, "k_scale of type str"),
