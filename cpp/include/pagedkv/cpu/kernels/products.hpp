@@ -190,6 +190,57 @@ struct FloatProducts {
   }
 };
 
+#if defined(PAGEDKV_SIMD_BF16)
+/// Products of bfloat16 keys with bfloat16 queries, by the processor's own: keys need not become
+/// floats. Values, whose weights are floats, do.
+struct BfloatProducts : FloatProducts<DType::bfloat16> {
+  using Query = std::uint16_t;
+  static_assert(chunk == BF16::width);
+
+  /// `query` holds numbers of bfloat16.
+  static float prepare(const float* query, std::int64_t size, Query* prepared) noexcept {
+    std::fill_n(prepared, round_up(size, chunk), Query{0});
+    for (std::int64_t i = 0; i < size; ++i) prepared[i] = to_bfloat16(query[i]);
+    return 1;
+  }
+
+  template <int R>
+  PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
+                                      std::int64_t stride, float* scores,
+                                      const Ahead& ahead) noexcept {
+    constexpr int tokens = kSums<F32, 1> / R;
+    const std::int64_t every = (stride + tokens - 1) / tokens;
+    std::int64_t asked = 0;
+    for (std::int64_t t = 0; t < size; t += tokens) {
+      F32 sums[tokens * R];
+      PAGEDKV_UNROLL
+      for (F32& sum : sums) sum = F32::zero();
+      const std::byte* const* rows = k + t;
+      for (std::int64_t c = 0, due = 0; c < stride; c += chunk) {
+        if (c >= due) {
+          ahead.ask(asked++);
+          due += every;
+        }
+        BF16 key[tokens];
+        PAGEDKV_UNROLL
+        for (int i = 0; i < tokens; ++i) {
+          key[i] = BF16::load(rows[i] + bytes_of_elements(DType::bfloat16, c));
+        }
+        PAGEDKV_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const BF16 query = BF16::load(queries + r * stride + c);
+          PAGEDKV_UNROLL
+          for (int i = 0; i < tokens; ++i) {
+            sums[i * R + r] = dot_pairs(query, key[i], sums[i * R + r]);
+          }
+        }
+      }
+      store_sums<tokens * R>(sums, scores + t * R);
+    }
+  }
+};
+#endif
+
 /// Products of integers of 16 bits, for int8 and int4.
 template <DType dtype>
 struct IntegerProducts {
