@@ -55,12 +55,13 @@ class Case:
             queries = slice(i * point.num_new, (i + 1) * point.num_new)
             for head in range(point.num_kv_heads):
                 heads = slice(head * point.group, (head + 1) * point.group)
-                q = self.q[queries, heads].astype(np.float64)
+                q = self.q[queries, heads].astype(np.float64).reshape(-1, point.head_dim)
                 k, v = self.k[i, head].astype(np.float64), self.v[i, head].astype(np.float64)
                 scores = q @ k.T * point.scale
-                scores[~np.broadcast_to(self.mask[:, None], scores.shape)] = -np.inf
+                scores[~np.repeat(self.mask, point.group, axis=0)] = -np.inf
                 weights = np.exp(scores - scores.max(-1, keepdims=True))
-                out[queries, heads] = weights @ v / weights.sum(-1, keepdims=True)
+                heads_out = weights @ v / weights.sum(-1, keepdims=True)
+                out[queries, heads] = heads_out.reshape(point.num_new, point.group, -1)
         return out
 
     def check(self, name: str, result: npt.NDArray[np.floating[Any]]) -> None:

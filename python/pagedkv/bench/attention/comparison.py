@@ -21,7 +21,10 @@ __all__ = ["OUR_16_BIT", "Effort", "Row", "compare"]
 
 OUR_16_BIT = "our bfloat16"
 _OURS = "pagedkv"
-_SETTLE = 0.01  # seconds in which threads that wait for more work give up and sleep
+# Seconds in which threads that wait for more work give up and sleep: OpenMP's after 5 ms, those of
+# OpenBLAS, which has a part in prefill, after 30.
+_SETTLE = 0.01
+_SETTLE_PREFILL = 0.04
 _TOO_SLOW = 10  # times our time: the best of a few calls tells enough
 _QUIET = 0.1  # share of the machine that others may take before a row is measured again
 _PREFILL_TURNS = 9
@@ -171,7 +174,7 @@ def _quietest(
     turns = min(effort.turns, _PREFILL_TURNS) if point.is_prefill else effort.turns
     tries = []
     for _ in range(effort.tries):
-        tries.append(_in_turns(calls, turns, warm=not point.is_prefill))
+        tries.append(_in_turns(calls, turns, prefill=point.is_prefill))
         if tries[-1][1] < _QUIET:
             break
         time.sleep(1)
@@ -179,10 +182,10 @@ def _quietest(
 
 
 def _in_turns(
-    calls: Mapping[str, Callable[[], None]], turns: int, *, warm: bool
+    calls: Mapping[str, Callable[[], None]], turns: int, *, prefill: bool
 ) -> tuple[dict[str, float], float]:
-    """`warm`: each timed call follows one that is not timed, so that it finds its threads awake and
-    the caches of the processor as its own calls leave them."""
+    """Each timed call follows one that is not timed, so that it finds its threads awake and the
+    caches of the processor as its own calls leave them; not in prefill, whose calls are long."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     collects = gc.isenabled()
     gc.disable()
@@ -190,8 +193,8 @@ def _in_turns(
         with Others() as others:
             for _ in range(turns):
                 for name, call in calls.items():
-                    time.sleep(_SETTLE)
-                    if warm:
+                    time.sleep(_SETTLE_PREFILL if prefill else _SETTLE)
+                    if not prefill:
                         call()
                     times[name].append(_milliseconds(call))
     finally:
