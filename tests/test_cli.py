@@ -49,11 +49,12 @@ def test_info_as_json_is_what_build_info_says(capsys):
     assert json.loads(capsys.readouterr().out) == pagedkv.build_info()
 
 
-def test_config_shows_where_the_headers_and_the_cmake_package_are(capsys):
-    assert main(["config", "--cmakedir", "--includedir"]) == 0
-    cmake, include = map(Path, capsys.readouterr().out.splitlines())
+def test_config_shows_where_headers_package_and_library_are(capsys):
+    assert main(["config", "--cmakedir", "--includedir", "--libdir"]) == 0
+    cmake, include, library = map(Path, capsys.readouterr().out.splitlines())
     assert (include / "pagedkv" / "pagedkv.hpp").is_file()
     assert list(cmake.glob("*.cmake"))
+    assert list(library.glob("*pagedkv_kernels.*"))
     assert main(["config", "--includedir"]) == 0
     assert capsys.readouterr().out == f"{include}\n"
 

@@ -57,54 +57,131 @@ def cmake() -> str:
     return found
 
 
-@pytest.fixture(scope="module")
-def installed(cmake: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+# One instruction set is enough to link with, and each takes half a minute to compile.
+GENERIC = "-DPAGEDKV_ISAS=generic"
+
+
+def install(cmake: str, folder: Path, *settings: str) -> Path:
     """The prefix of an install made by CMake alone."""
-    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
+    build, prefix = folder / "build", folder / "prefix"
     parts = ("CUDA", "METAL", "BUILD_TESTS", "BUILD_EXAMPLES")
     off = [f"-DPAGEDKV_{part}=OFF" for part in parts]
-    run_ok(cmake, "-S", ROOT, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *off)
+    run_ok(cmake, "-S", ROOT, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", *off, *settings)
+    run_ok(cmake, "--build", build, "--config", "Release")
     run_ok(cmake, "--install", build, "--config", "Release")
     return prefix
 
 
-def build_and_run(cmake: str, build: Path, *settings: str) -> str:
+@pytest.fixture(scope="module")
+def installed(cmake: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(cmake, tmp_path_factory.mktemp("install"), GENERIC)
+
+
+@pytest.fixture(scope="module")
+def installed_headers(cmake: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(cmake, tmp_path_factory.mktemp("headers"), "-DPAGEDKV_INSTALL_KERNELS=OFF")
+
+
+def build_and_run(
+    cmake: str, build: Path, *settings: str, program: str = "consumer", config: str = "Release"
+) -> str:
     run_ok(
         *(cmake, "-S", CONSUMERS / "cpp", "-B", build),
-        *("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=", *settings),
+        *(f"-DCMAKE_BUILD_TYPE={config}", "-DCMAKE_CXX_FLAGS=", *settings),
     )
-    run_ok(cmake, "--build", build, "--config", "Release", "--parallel", "2")
-    return run_ok(build / "bin" / "consumer")
+    run_ok(cmake, "--build", build, "--config", config, "--target", program, "--parallel", "2")
+    return run_ok(build / "bin" / program)
 
 
-def test_a_cpp_project_finds_the_package_in_an_install_tree(
+def test_a_cpp_project_finds_the_headers_in_an_install_tree(
+    cmake: str, installed_headers: Path, tmp_path: Path
+) -> None:
+    printed = build_and_run(cmake, tmp_path, f"-DCMAKE_PREFIX_PATH={installed_headers}")
+    assert printed == f"pagedkv {pagedkv.__version__}\n"
+
+
+def test_a_cpp_project_finds_headers_and_kernels_in_an_install_tree(
     cmake: str, installed: Path, tmp_path: Path
 ) -> None:
-    printed = build_and_run(cmake, tmp_path, f"-DCMAKE_PREFIX_PATH={installed}")
-    assert printed == f"pagedkv {pagedkv.__version__}\n"
+    settings = (f"-DCMAKE_PREFIX_PATH={installed}", "-DWITH_KERNELS=ON")
+    assert build_and_run(cmake, tmp_path, *settings) == f"pagedkv {pagedkv.__version__}\n"
+    assert build_and_run(cmake, tmp_path, *settings, program="attend") == "attended with generic\n"
 
 
-def test_a_cpp_project_finds_the_package_inside_the_wheel(cmake: str, tmp_path: Path) -> None:
-    printed = build_and_run(cmake, tmp_path, f"-Dpagedkv_DIR={config('--cmakedir')}")
-    assert printed == f"pagedkv {pagedkv.__version__}\n"
+def test_a_cpp_project_finds_headers_and_kernels_inside_the_wheel(
+    cmake: str, tmp_path: Path
+) -> None:
+    settings = (f"-Dpagedkv_DIR={config('--cmakedir')}", "-DWITH_KERNELS=ON")
+    assert build_and_run(cmake, tmp_path, *settings) == f"pagedkv {pagedkv.__version__}\n"
+    used = pagedkv._core.build_info()["isa_chosen"]
+    assert build_and_run(cmake, tmp_path, *settings, program="attend") == f"attended with {used}\n"
 
 
 def test_a_cpp_project_takes_the_source_as_a_subfolder_and_builds_nothing_else_of_it(
     cmake: str, tmp_path: Path
 ) -> None:
-    printed = build_and_run(cmake, tmp_path, f"-DPAGEDKV_SOURCE={ROOT}")
-    assert printed == f"pagedkv {pagedkv.__version__}\n"
+    settings = (f"-DPAGEDKV_SOURCE={ROOT}", "-DWITH_KERNELS=ON", GENERIC)
+    assert build_and_run(cmake, tmp_path, *settings) == f"pagedkv {pagedkv.__version__}\n"
     subfolders = {path.name for path in (tmp_path / "pagedkv").iterdir() if path.is_dir()}
-    assert not subfolders & {"cpp", "cuda", "metal", "examples"}
+    assert not subfolders & {"cuda", "metal", "examples"}
+    compiled = [*tmp_path.rglob("isa.cpp.o*"), *tmp_path.rglob("*pagedkv_kernels*.[al]*")]
+    assert compiled == [], "the kernels were compiled for a program that does not link them"
+    printed = build_and_run(cmake, tmp_path, *settings, program="attend", config="Debug")
+    assert printed == "attended with generic\n"
+
+
+def test_the_headers_alone_have_the_kernels_of_the_flags_that_a_program_is_compiled_with(
+    cmake: str, installed_headers: Path, tmp_path: Path
+) -> None:
+    settings = (f"-DCMAKE_PREFIX_PATH={installed_headers}", "-DWITH_HEADERS_ALONE=ON")
+    printed = build_and_run(
+        cmake, tmp_path, *settings, program="attend_headers_alone", config="Debug"
+    )
+    assert printed in {"attended with generic\n", "attended with neon\n"}
+
+
+def test_kernels_that_were_not_installed_are_a_configure_error_that_says_so(
+    cmake: str, installed_headers: Path, tmp_path: Path
+) -> None:
+    done = run(
+        *(cmake, "-S", CONSUMERS / "cpp", "-B", tmp_path),
+        *(f"-DCMAKE_PREFIX_PATH={installed_headers}", "-DWITH_KERNELS=ON"),
+    )
+    assert done.returncode != 0
+    message = " ".join(done.stderr.split())
+    assert "installed with PAGEDKV_INSTALL_KERNELS=OFF, without the component kernels" in message
+
+
+def test_kernels_for_another_processor_are_a_configure_error_that_says_so(
+    cmake: str, installed: Path, tmp_path: Path
+) -> None:
+    (found,) = installed.rglob("pagedkv-config.cmake")
+    done = run(
+        *(cmake, "-S", CONSUMERS / "cpp", "-B", tmp_path, "-DCMAKE_SYSTEM_PROCESSOR=riscv64"),
+        *("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY"),
+        *(f"-Dpagedkv_DIR={found.parent}", "-DWITH_KERNELS=ON"),
+    )
+    assert done.returncode != 0
+    message = " ".join(done.stderr.split())
+    assert "and the build for Linux on riscv64; pagedkv::cpu::native_kernels()" in message
+
+
+def test_instruction_sets_of_no_architecture_are_a_configure_error(
+    cmake: str, tmp_path: Path
+) -> None:
+    done = run(cmake, "-S", ROOT, "-B", tmp_path, "-DPAGEDKV_ISAS=mmx")
+    assert done.returncode != 0
+    expected = "PAGEDKV_ISAS=mmx; expected instruction sets of this architecture"
+    assert expected in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("wanted", ["0.0", "0.2", "0.1.999", "1.0"])
 def test_a_version_that_this_one_cannot_stand_in_for_is_refused(
-    cmake: str, installed: Path, tmp_path: Path, wanted: str
+    cmake: str, installed_headers: Path, tmp_path: Path, wanted: str
 ) -> None:
     done = run(
         *(cmake, "-S", CONSUMERS / "cpp", "-B", tmp_path),
-        *(f"-DCMAKE_PREFIX_PATH={installed}", f"-DWANTED={wanted}"),
+        *(f"-DCMAKE_PREFIX_PATH={installed_headers}", f"-DWANTED={wanted}"),
     )
     assert done.returncode != 0
     assert f'compatible with requested version "{wanted}"' in " ".join(done.stderr.split())

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pagedkv.cli.config import library_dir
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 EXPECTED = {
@@ -31,6 +33,14 @@ request 5: 18 of 29 tokens cached
 request 5: 18 of 32 tokens cached
 96 of 235 tokens were cached
 3 preemptions, 4 block copies
+""",
+    "decode_step": """\
+step 0: lengths 9 2, next 62 2
+step 1: lengths 10 3, next 62 62
+step 2: lengths 11 4, next 62 2
+step 3: lengths 12 5, next 62 62
+step 4: lengths 13 6, next 0 2
+step 5: lengths 14 7, next 62 20
 """,
 }
 
@@ -55,5 +65,8 @@ def test_the_cpp_example_runs(name: str, tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("a C++ compiler (CXX, c++, g++ or clang++) is missing")
     include, program = EXAMPLES.parent / "cpp" / "include", tmp_path / name
-    output(compiler, "-std=c++20", "-I", include, EXAMPLES / f"{name}.cpp", "-o", program)
+    # The kernels are of the package that is installed.
+    library = [f"-L{library_dir()}", "-lpagedkv_kernels", "-pthread"]
+    source = EXAMPLES / f"{name}.cpp"
+    output(compiler, "-std=c++20", "-I", include, source, "-o", program, *library)
     assert output(program) == EXPECTED[name]

@@ -25,6 +25,8 @@ SHIPPED = [
     r"pagedkv/(_core\.pyi|py\.typed|core\.pxd|errors\.pxd)",
     r"pagedkv/include/pagedkv/([a-z_]+/)*[a-z0-9_]+\.hpp",
     r"pagedkv/lib/cmake/pagedkv/pagedkv-(config|config-version|targets)\.cmake",
+    r"pagedkv/lib/cmake/pagedkv/pagedkv-kernels-targets(-release)?\.cmake",
+    r"pagedkv/lib/(libpagedkv_kernels\.a|pagedkv_kernels\.lib)",
     r"pagedkv-[^/]*\.dist-info/.*",
     r"(\.\./)*(bin|Scripts)/pagedkv(\.exe)?",
 ]
@@ -62,6 +64,8 @@ def test_the_wheel_ships_stubs_declarations_and_the_cmake_package(
         "pagedkv/lib/cmake/pagedkv/pagedkv-config.cmake",
         "pagedkv/lib/cmake/pagedkv/pagedkv-config-version.cmake",
         "pagedkv/lib/cmake/pagedkv/pagedkv-targets.cmake",
+        "pagedkv/lib/cmake/pagedkv/pagedkv-kernels-targets.cmake",
+        "pagedkv/lib/cmake/pagedkv/pagedkv-kernels-targets-release.cmake",
     }
     assert expected <= shipped.keys()
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// Everything of the header library.
+// Everything of the header library but the kernels themselves: see pagedkv/cpu.hpp.
 
 #include "pagedkv/core/backend.hpp"
 #include "pagedkv/core/block_allocator.hpp"
@@ -17,6 +17,6 @@
 #include "pagedkv/core/ssm_snapshot.hpp"
 #include "pagedkv/core/ssm_state_pool.hpp"
 #include "pagedkv/core/ssm_state_spec.hpp"
+#include "pagedkv/cpu.hpp"
 #include "pagedkv/cpu/backend.hpp"
-#include "pagedkv/cpu/isa.hpp"
 #include "pagedkv/version.hpp"

@@ -1,4 +1,4 @@
-"""`pagedkv config`: where the C++ headers and the CMake package are."""
+"""`pagedkv config`: where the C++ headers, the CMake package and the library of kernels are."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pagedkv
 from pagedkv import _core
 from pagedkv.errors import PagedKvError
 
-__all__ = ["add_parser", "cmake_dir", "include_dir"]
+__all__ = ["add_parser", "cmake_dir", "include_dir", "library_dir"]
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    text = "show where the C++ headers and the CMake package are"
+    text = "show where the C++ headers, the CMake package and the library of kernels are"
     parser = commands.add_parser(
         "config",
         help=text,
@@ -24,17 +24,20 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--cmakedir", action="store_true", help="for pagedkv_DIR in CMake")
     parser.add_argument("--includedir", action="store_true", help="for the compiler's -I")
+    parser.add_argument("--libdir", action="store_true", help="for the linker's -L")
     parser.set_defaults(run=run, fail=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the directories that were asked for."""
-    if not (arguments.cmakedir or arguments.includedir):
-        arguments.fail("expected --cmakedir, --includedir or both")
+    if not (arguments.cmakedir or arguments.includedir or arguments.libdir):
+        arguments.fail("expected --cmakedir, --includedir or --libdir")
     if arguments.cmakedir:
         print(cmake_dir())
     if arguments.includedir:
         print(include_dir())
+    if arguments.libdir:
+        print(library_dir())
     return 0
 
 
@@ -46,6 +49,11 @@ def cmake_dir() -> Path:
 def include_dir() -> Path:
     """The directory that holds `pagedkv/pagedkv.hpp`."""
     return _installed("include")
+
+
+def library_dir() -> Path:
+    """The directory of the static library `pagedkv_kernels`."""
+    return _installed("lib")
 
 
 def _installed(relative: str) -> Path:
