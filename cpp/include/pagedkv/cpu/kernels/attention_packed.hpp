@@ -26,7 +26,7 @@ namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 
 /// Most rows of a span of the packed kernel: their queries and results stay in the second-level
 /// cache.
-inline constexpr int kPackedRows = 128;
+inline constexpr int kPackedRows = 256;
 
 /// The block of a product that is held in registers: so many rows, two vectors wide.
 inline constexpr int kBlockRows = F32::num_registers >= 32 ? 12 : 6;
@@ -151,12 +151,19 @@ class PackedRows {
         read_row<dtype>(tile.v[t], tile_values_ + t * tile_value_stride(), v_dim_);
       }
     }
+    const Ahead keys_ahead{next.k, static_cast<std::int64_t>(call_.k_cache.row_bytes())};
+    const Ahead values_ahead{next.v, static_cast<std::int64_t>(call_.v_cache.row_bytes())};
+    // A row of the next tile is asked for now and then: see `Ahead`.
+    const std::int64_t products =
+        (tile.size + kBlockRows - 1) / kBlockRows * (row_stride_ / kBlockColumns);
+    std::int64_t done = 0;
+    int asked = 0;
     for (int t = 0; t < tile.size; t += kBlockRows) {
-      for (int i = t; i < std::min(t + kBlockRows, next.size); ++i) {
-        prefetch_row(next.k[i], call_.k_cache);
-        if (!shares_) prefetch_row(next.v[i], call_.v_cache);
-      }
       for (std::int64_t r = 0; r < row_stride_; r += kBlockColumns) {
+        for (++done; asked * products < done * next.size; ++asked) {
+          keys_ahead.ask(asked);
+          if (!shares_) values_ahead.ask(asked);
+        }
         block_product<false>(std::min(kBlockRows, tile.size - t), keys_ + t * key_stride_,
                              key_stride_, 1, queries_ + r * depth_, kBlockColumns, depth_,
                              scores_ + t * score_stride_ + r, score_stride_);
@@ -199,11 +206,6 @@ class PackedRows {
   }
   [[nodiscard]] std::int64_t tile_value_stride() const noexcept {
     return shares_ ? key_stride_ : value_stride_ + kSkew;
-  }
-
-  static void prefetch_row(const std::byte* row, const CacheView& cache) noexcept {
-    const auto bytes = static_cast<std::int64_t>(cache.row_bytes());
-    for (std::int64_t i = 0; i < bytes; i += 64) prefetch(row + i);
   }
 
   void scale_token(int t, float by) noexcept {
