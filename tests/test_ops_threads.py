@@ -138,3 +138,31 @@ def test_a_child_after_fork_computes_right() -> None:
         """
     )
     assert printed.strip() == "right"
+
+
+@pytest.mark.parametrize("order", ["torch, pagedkv", "pagedkv, torch"])
+def test_torch_and_pagedkv_compute_right_in_turns_in_either_import_order(order: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    printed = run_apart(
+        f"""
+        import {order}
+        import numpy as np
+        from pagedkv import ops
+
+        torch.set_num_threads(2)
+        pagedkv.set_num_threads(2)
+        rng = np.random.default_rng(0)
+        k_cache, v_cache = rng.standard_normal((2, 400, 2, 16, 64)).astype(np.float32)
+        q = rng.standard_normal((4, 8, 64)).astype(np.float32)
+        tables = rng.permutation(400).reshape(4, 100).astype(np.int32)
+        attention = lambda: ops.paged_attention(q, k_cache, v_cache, tables, [1600] * 4).tobytes()
+        a = torch.from_numpy(rng.standard_normal((256, 256)))
+        attended, product = attention(), a @ a
+        assert np.allclose(product.numpy(), a.numpy() @ a.numpy())
+        for _ in range(20):
+            assert attention() == attended
+            assert torch.equal(a @ a, product)
+        print("right")
+        """
+    )
+    assert printed.strip() == "right"

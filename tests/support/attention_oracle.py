@@ -1,4 +1,4 @@
-"""Attention as it is defined: dense, in float64, one query of one head at a time."""
+"""Attention as it is defined: dense, one query of one head at a time; in float64, as a rule."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ def attention(
     options: Options,
     tree_mask: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats]:
-    """The result and the LSE of one sequence.
+    """The result and the LSE of one sequence, computed in the dtype of its arrays.
 
     Args:
         q: ``[new_tokens, num_q_heads, head_dim]``, of the last tokens.
@@ -56,8 +56,8 @@ def attention(
     length, num_kv_heads, v_head_dim = v.shape
     group = num_heads // num_kv_heads
     scale = head_dim**-0.5 if options.scale is None else options.scale
-    out = np.zeros((new_tokens, num_heads, v_head_dim))
-    lse = np.full((new_tokens, num_heads), -np.inf)
+    out = np.zeros((new_tokens, num_heads, v_head_dim), dtype=q.dtype)
+    lse = np.full((new_tokens, num_heads), -np.inf, dtype=q.dtype)
     everything = np.ones(new_tokens, dtype=np.bool_)
     for i in range(new_tokens):
         position = length - new_tokens + i
@@ -74,7 +74,7 @@ def attention(
             if options.alibi_slopes is not None:
                 scores += options.alibi_slopes[head] * (np.flatnonzero(sees) - position)
             sinks = [] if options.sink_logits is None else [options.sink_logits[head]]
-            joined = np.concatenate([scores, sinks])
+            joined = np.concatenate([scores, np.array(sinks, dtype=q.dtype)])
             if len(joined) == 0:
                 continue
             weights = np.exp(joined - joined.max())

@@ -74,6 +74,25 @@ TEST(HotPath, StepOfTheManagerOnceItIsWarm) {
   }
 }
 
+TEST(ManagerWithoutMemory, WhatIsOverdueIsReconsidered) {
+  pagedkv::detail::Expiry expiry;
+  ASSERT_TRUE(expiry.set(7, 1));
+  ASSERT_TRUE(expiry.set(8, 2));
+  EXPECT_EQ(expiry.next(1), 7);
+  EXPECT_EQ(expiry.next(1), std::nullopt);
+  {
+    const pagedkv_test::FailingAllocation none(1, pagedkv_test::FailingAllocation::Then::fails_on);
+    expiry.reconsider(7);
+    expiry.reconsider(7);
+    expiry.reconsider(8);
+  }
+  EXPECT_EQ(expiry.next(2), 7);
+  EXPECT_EQ(expiry.next(2), 8);
+  expiry.clear(7);
+  expiry.reconsider(7);
+  EXPECT_EQ(expiry.next(2), std::nullopt);
+}
+
 /// What can be seen of a manager.
 struct Seen {
   std::vector<std::vector<std::size_t>> sequences;

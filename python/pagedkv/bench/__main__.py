@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pagedkv.bench import BENCHES, Bench, Figure, Measured, Scale, measure
+from pagedkv.bench.attention.command import run as attention
 from pagedkv.bench.cpp import run_cpp
 from pagedkv.bench.manager import EVICTIONS
 from pagedkv.bench.memory import Memory, memory_of, memory_table, memory_title
@@ -26,7 +27,10 @@ QUIET = 0.1  # share of the machine that others may take before a figure is meas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 1 when a target was to be held and is missed."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] == "attention":
+        return attention(words[1:])
+    arguments = _parser().parse_args(words)
     if arguments.rival is not None:
         return _beside(load_rival(arguments.rival), arguments)
     python = _measure_all(BENCHES, arguments)
@@ -70,7 +74,7 @@ def _beside(rival: Rival, arguments: argparse.Namespace) -> int:
 
 
 def _print_machine(results: Results, arguments: argparse.Namespace) -> None:
-    print(machine(results))
+    print(machine([measured.others for _, measured in results], kept=True))
     if arguments.quick:
         print("- quick: small shapes, a few turns; these are no figures of speed")
 
@@ -141,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pagedkv.bench",
         description="Time the library beside the least work that does the same, in turns, and "
         "print the table of docs/performance.md. Each result is checked before it is timed.",
+        epilog="`python -m pagedkv.bench attention` measures attention beside others on the CPU.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="small shapes: shows that it runs, not how fast")

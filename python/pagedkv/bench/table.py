@@ -69,14 +69,15 @@ def _line(figure: Figure, measured: Measured, ratio: str, target: str, judged: b
     return f"| {' | '.join(cells)} |"
 
 
-def machine(results: Sequence[tuple[Figure, Measured]]) -> str:
-    """What was measured on, in a few lines."""
+def machine(others: Sequence[float], *, kept: bool) -> str:
+    """What was measured on, in a few lines. `others`: shares of the machine that other processes
+    took; `kept`: whether the process was kept on one processor where that can be done."""
     build = pagedkv.build_info()
-    others = [measured.others for _, measured in results] or [0.0]
-    kept = "kept" if hasattr(os, "sched_setaffinity") else "not kept"
+    others = others or [0.0]
+    where = "kept" if kept and hasattr(os, "sched_setaffinity") else "not kept"
     lines = (
         f"date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
-        f"processor: {_processor()}, {os.cpu_count()} cores here, {kept} on one of them",
+        f"processor: {_processor()}, {os.cpu_count()} cores here, {where} on one of them",
         f"last-level cache: {_last_level_cache()}",
         f"system: {platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         f"software: pagedkv {build['version']} ({build['compiler']}, {build['build_type']}), "

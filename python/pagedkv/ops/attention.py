@@ -125,7 +125,8 @@ def paged_attention(
         layout: of the caches.
         dtype: what raw integers in the caches are.
         batch_invariant: for other devices; here it always holds.
-        exact: compute with floats also where integers would do (int8 and int4).
+        exact: compute with floats also where the elements could be multiplied as they are: int8,
+            int4, and bfloat16 on some processors.
         out: ``[num_tokens, num_q_heads, v_head_dim]`` of the dtype of q.
         return_lse: also give the logarithm of the sum of the weights.
 

@@ -42,7 +42,7 @@ struct AttentionCall {
   const float* alibi_slopes = nullptr;      ///< `[num_q_heads]`: slope * (j - i) is added
   const std::uint8_t* tree_mask = nullptr;  ///< `[num_tokens, max_query_len]` among the new tokens
   std::int64_t tree_mask_stride = 0;        ///< in elements
-  bool exact = false;                       ///< float products also where integers would do
+  bool exact = false;                       ///< float products, not those of integers or bfloat16
 
   [[nodiscard]] std::int64_t first_query(std::int64_t seq) const noexcept {
     return query_start_loc == nullptr ? seq : query_start_loc[seq];

@@ -147,9 +147,10 @@ inline void check_mla(const char* where, const AttentionCall& call) {
 }
 
 inline void check_options(const char* where, const AttentionCall& call) {
-  if (!std::isfinite(call.scale)) {
-    detail::throw_shape(where,
-                        "scale is " + std::to_string(call.scale) + "; expected a finite number");
+  const bool narrow = call.k_cache.dtype != DType::float64;
+  if (!std::isfinite(narrow ? static_cast<float>(call.scale) : call.scale)) {
+    detail::throw_shape(where, "scale is " + std::to_string(call.scale) +
+                                   "; expected a finite number, of float32 for narrower caches");
   }
   if (!std::isfinite(call.softcap) || call.softcap < 0) {
     detail::throw_shape(where, "softcap is " + std::to_string(call.softcap) +
@@ -263,7 +264,9 @@ inline void check_attention(const char* where, const AttentionCall& call) {
                          {MemoryRegion(call.q_rope), "q_pe"},
                          {MemoryRegion(call.k_cache), "k_cache"},
                          {MemoryRegion(call.v_cache), "v_cache"},
-                         {MemoryRegion(call.k_rope_cache), "kpe_cache"}});
+                         {MemoryRegion(call.k_rope_cache), "kpe_cache"},
+                         {MemoryRegion(call.k_scale, call.k_cache), "k_scale"},
+                         {MemoryRegion(call.v_scale, call.v_cache), "v_scale"}});
 }
 
 }  // namespace pagedkv::inline v0_1::cpu

@@ -24,7 +24,7 @@ class Expiry {
   [[nodiscard]] bool set(BlockId b, std::uint64_t step) noexcept {
     const Turn turn{step, ++last_};
     try {
-      due_.emplace(b, turn);
+      due_[b].turn = turn;
       order_.emplace(turn, b);
       return true;
     } catch (const std::bad_alloc&) {
@@ -37,34 +37,48 @@ class Expiry {
   void clear(BlockId b) {
     const auto found = due_.find(b);
     if (found == due_.end()) return;
-    order_.erase(found->second);
+    order_.erase(found->second.turn);
     due_.erase(found);
   }
 
   /// The next block whose time has come by `step`; it is overdue from then on.
   [[nodiscard]] std::optional<BlockId> next(std::uint64_t step) {
     if (order_.empty() || order_.begin()->first.first > step) return std::nullopt;
-    return order_.extract(order_.begin()).mapped();
+    const BlockId b = order_.begin()->second;
+    due_.find(b)->second.overdue = order_.extract(order_.begin());
+    return b;
   }
 
-  /// What kept `b` from going is gone: if it is overdue, it is next.
-  void reconsider(BlockId b) {
-    if (const auto found = due_.find(b); found != due_.end()) order_.emplace(found->second, b);
+  /// What kept `b` from going is gone: if it is overdue, it is next. Allocates nothing.
+  void reconsider(BlockId b) noexcept {
+    const auto found = due_.find(b);
+    if (found != due_.end() && found->second.overdue) {
+      order_.insert(std::move(found->second.overdue));
+    }
   }
 
   /// Block b is called `now_at[b]` from now on.
   void rename(const std::vector<BlockId>& now_at) {
-    std::unordered_map<BlockId, Turn> due;
-    for (const auto& [b, turn] : due_) due.emplace(now_at[b], turn);
+    std::unordered_map<BlockId, Due> due;
+    due.reserve(due_.size());
+    for (auto& [b, entry] : due_) {
+      if (entry.overdue) entry.overdue.mapped() = now_at[b];
+      due.emplace(now_at[b], std::move(entry));
+    }
     due_ = std::move(due);
     for (auto& [turn, b] : order_) b = now_at[b];
   }
 
  private:
   using Turn = std::pair<std::uint64_t, std::uint64_t>;  // step, and which one to get it
+  using Order = std::map<Turn, BlockId>;
+  struct Due {
+    Turn turn;
+    Order::node_type overdue;  // its place in the order, while it is overdue
+  };
 
-  std::unordered_map<BlockId, Turn> due_;
-  std::map<Turn, BlockId> order_;  // without those that are overdue
+  std::unordered_map<BlockId, Due> due_;
+  Order order_;  // without those that are overdue
   std::uint64_t last_ = 0;
 };
 

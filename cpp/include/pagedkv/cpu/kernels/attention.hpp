@@ -59,6 +59,13 @@ inline void attend(const AttentionCall& call, const AttentionItem& item,
       if constexpr (has_integer_products(dtype)) {
         if (!call.exact) return attend_direct<IntegerProducts<dtype>>(call, item, scratch);
       }
+#if defined(PAGEDKV_SIMD_BF16)
+      if constexpr (dtype == DType::bfloat16) {
+        if (!call.exact && call.q.dtype == DType::bfloat16) {
+          return attend_direct<BfloatProducts>(call, item, scratch);
+        }
+      }
+#endif
       return attend_direct<FloatProducts<dtype>>(call, item, scratch);
     }
     if constexpr (dtype != DType::float64) attend_packed<dtype>(call, item, scratch);

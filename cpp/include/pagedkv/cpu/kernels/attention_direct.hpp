@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <optional>
 
@@ -52,11 +53,11 @@ class DirectRows {
     }
   }
 
-  /// @param next  is prefetched: the rows after this tile's.
+  /// @param next  the tile after it, which is prefetched.
   void add(const Tile& tile, const Tile& next) noexcept {
     alignas(64) T weights[(kTileTokens + kTileMargin) * R + V::width];
-    Prefetcher ahead_values(tile.v, tile.size, call_.v_cache.row_bytes());
-    Products::template scores<R>(tile.k, tile.size, queries_, query_stride_, weights, ahead_values);
+    const Ahead values_ahead{tile.v, static_cast<std::int64_t>(call_.v_cache.row_bytes())};
+    Products::template scores<R>(tile.k, tile.size, queries_, query_stride_, weights, values_ahead);
     adjust(tile, weights);
     T factor[R];
     const int padded = static_cast<int>(round_up(tile.size, V::width / R));
@@ -66,20 +67,20 @@ class DirectRows {
         for (int r = 0; r < R; ++r) weights[t * R + r] *= static_cast<T>(tile.v_scale[t]);
       }
     }
-    Prefetcher ahead_keys(next.k, next.size, call_.k_cache.row_bytes());
-    Products::template values<R>(tile.v, tile.size, weights, values_, value_stride_, ahead_keys);
+    const Ahead keys_ahead{next.k, static_cast<std::int64_t>(call_.k_cache.row_bytes())};
+    Products::template values<R>(tile.v, tile.size, weights, values_, value_stride_, keys_ahead);
   }
 
   /// Writes what was summed up: the result, or a part of it.
   void finish() noexcept {
     const std::int64_t size = call_.v_cache.head_dim;
-    T row[kMaxHeadDim];
+    constexpr int chunk = Products::chunk;
+    T row[kMaxHeadDim + chunk];
     for (int r = 0; r < rows_; ++r) {
       const T* values = values_ + r * value_stride_;
-      for (std::int64_t i = 0; i < value_stride_; ++i) {
-        const std::int64_t chunk = i / Products::chunk * Products::chunk;
-        const std::int64_t channel = chunk + Products::channel(static_cast<int>(i - chunk));
-        if (channel < size) row[channel] = values[i];
+      for (std::int64_t c = 0; c < size; c += chunk) {
+        PAGEDKV_UNROLL
+        for (int i = 0; i < chunk; ++i) row[c + Products::channel(i)] = values[c + i];
       }
       if (item_.partial == nullptr) {
         finish_row(call_, span_, item_.kv_head, first_ + r, row, state_.reference[r],
@@ -178,11 +179,11 @@ class PaddedRows {
   void apply(Tile& tile) const noexcept {
     if (k_ != nullptr) {
       copy(tile.k, tile.size, k_, k_bytes_, k_room_);
-      std::fill_n(tile.k + tile.size, kTileMargin, tile.k[tile.size - 1]);
+      std::fill(tile.k + tile.size, std::end(tile.k), tile.k[tile.size - 1]);
     }
     if (v_ != nullptr) {
       copy(tile.v, tile.size, v_, v_bytes_, v_room_);
-      tile.v[tile.size] = tile.v[tile.size - 1];
+      std::fill(tile.v + tile.size, std::end(tile.v), tile.v[tile.size - 1]);
     }
   }
 
@@ -252,8 +253,8 @@ inline void attend_direct(const AttentionCall& call, const AttentionItem& item,
   source.next(tiles[0]);
   for (int now = 0; tiles[now].size != 0; now ^= 1) {
     Tile& tile = tiles[now];
-    Tile& next = tiles[now ^ 1];
-    source.next(next);
+    source.next(tiles[now ^ 1]);
+    const Tile& next = tiles[now ^ 1].size != 0 ? tiles[now ^ 1] : tile;
     padding.apply(tile);
     for (int i = 0; i < count; ++i) wide[i]->add(tile, next);
     if (two) two->add(tile, next);

@@ -151,19 +151,17 @@ class PackedRows {
         read_row<dtype>(tile.v[t], tile_values_ + t * tile_value_stride(), v_dim_);
       }
     }
-    Prefetcher ahead_keys(next.k, next.size, call_.k_cache.row_bytes());
-    Prefetcher ahead_values(next.v, next.size, shares_ ? 0 : call_.v_cache.row_bytes());
     for (int t = 0; t < tile.size; t += kBlockRows) {
-      ahead_keys.until(t + kBlockRows);
-      ahead_values.until(t + kBlockRows);
+      for (int i = t; i < std::min(t + kBlockRows, next.size); ++i) {
+        prefetch_row(next.k[i], call_.k_cache);
+        if (!shares_) prefetch_row(next.v[i], call_.v_cache);
+      }
       for (std::int64_t r = 0; r < row_stride_; r += kBlockColumns) {
         block_product<false>(std::min(kBlockRows, tile.size - t), keys_ + t * key_stride_,
                              key_stride_, 1, queries_ + r * depth_, kBlockColumns, depth_,
                              scores_ + t * score_stride_ + r, score_stride_);
       }
     }
-    ahead_keys.until(next.size);
-    ahead_values.until(next.size);
     adjust(tile);
     for (std::int64_t r = 0; r < row_stride_; r += F32::width) soften(tile.size, r);
     if (!call_.v_scale.trivial()) {
@@ -201,6 +199,11 @@ class PackedRows {
   }
   [[nodiscard]] std::int64_t tile_value_stride() const noexcept {
     return shares_ ? key_stride_ : value_stride_ + kSkew;
+  }
+
+  static void prefetch_row(const std::byte* row, const CacheView& cache) noexcept {
+    const auto bytes = static_cast<std::int64_t>(cache.row_bytes());
+    for (std::int64_t i = 0; i < bytes; i += 64) prefetch(row + i);
   }
 
   void scale_token(int t, float by) noexcept {

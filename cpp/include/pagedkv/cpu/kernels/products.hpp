@@ -77,10 +77,10 @@ struct FloatProducts {
   /// @returns what scores are to be multiplied by.
   static T prepare(const T* query, std::int64_t size, Query* prepared) noexcept {
     for (std::int64_t c = 0; c < size; c += chunk) {
-      for (int i = 0; i < chunk; ++i) {
-        const std::int64_t channel = c + E::channel(i / V::width, i % V::width);
-        prepared[c + i] = channel < size ? query[channel] : T(0);
-      }
+      T part[chunk] = {};
+      std::copy_n(query + c, std::min<std::int64_t>(chunk, size - c), part);
+      PAGEDKV_UNROLL
+      for (int i = 0; i < chunk; ++i) prepared[c + i] = part[channel(i)];
     }
     return 1;
   }
@@ -90,18 +90,23 @@ struct FloatProducts {
   /// @param stride   `head_dim` rounded up to a chunk.
   template <int R>
   PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
-                                      std::int64_t stride, T* scores, Prefetcher& ahead) noexcept {
+                                      std::int64_t stride, T* scores, const Ahead& ahead) noexcept {
     constexpr int tokens = kSums<V, E::vectors> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
+    const std::int64_t every = (stride + tokens - 1) / tokens;
+    std::int64_t asked = 0;
     for (std::int64_t t = 0; t < size; t += tokens) {
-      ahead.until(t + tokens);
       V sums[tokens * R];
       PAGEDKV_UNROLL
       for (V& sum : sums) sum = V::zero();
       const std::byte* const* rows = k + t;
-      std::int64_t offset = 0;
+      std::int64_t offset = 0, due = 0;
       for (std::int64_t c = 0; c < stride; c += chunk, offset += bytes) {
         V key[tokens][E::vectors];
+        if (c >= due) {
+          ahead.ask(asked++);
+          due += every;
+        }
         PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) E::load(rows[i] + offset, key[i]);
         PAGEDKV_UNROLL
@@ -125,18 +130,16 @@ struct FloatProducts {
   /// @param results  `[R][stride]`, in the order of chunks.
   template <int R>
   static void values(const std::byte* const* v, int size, T* weights, T* results,
-                     std::int64_t stride, Prefetcher& ahead) noexcept {
+                     std::int64_t stride, const Ahead& ahead) noexcept {
     constexpr int vectors = std::max(8 / R, E::vectors);  // at a time: 8 sums
     constexpr int wide = vectors * V::width;
-    const auto passes = static_cast<int>(stride / wide + 1);
     std::int64_t c = 0;
-    int pass = 0;
     for (; c + wide <= stride; c += wide) {
-      ahead.until(++pass * size / passes);
-      columns<R, vectors>(v, size, weights, results + c, stride, c);
+      columns<R, vectors>(v, size, weights, results + c, stride, c, ahead);
     }
-    for (; c < stride; c += chunk) columns<R, E::vectors>(v, size, weights, results + c, stride, c);
-    ahead.until(size);
+    for (; c < stride; c += chunk) {
+      columns<R, E::vectors>(v, size, weights, results + c, stride, c, ahead);
+    }
   }
 
   /// The channel of a chunk that is i-th in results.
@@ -145,21 +148,27 @@ struct FloatProducts {
  private:
   template <int R, int vectors>
   PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size, const T* weights,
-                                       T* results, std::int64_t stride,
-                                       std::int64_t column) noexcept {
+                                       T* results, std::int64_t stride, std::int64_t column,
+                                       const Ahead& ahead) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
+    const std::int64_t every = stride / (vectors * V::width);
+    std::int64_t asked = column / (vectors * V::width) * size / every, due = 0;
     V sums[R][vectors];
     PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
       PAGEDKV_UNROLL
       for (int i = 0; i < vectors; ++i) sums[r][i] = V::load(results + r * stride + i * V::width);
     }
-    for (const std::byte* const* const end = v + size; v != end; ++v, weights += R) {
+    for (int t = 0; t < size; ++t, weights += R) {
+      if (t >= due) {
+        ahead.ask(asked++);
+        due += every;
+      }
       V weight[R];
       PAGEDKV_UNROLL
       for (int r = 0; r < R; ++r) weight[r] = V::all(weights[r]);
-      const std::byte* p = *v + offset;
+      const std::byte* p = v[t] + offset;
       PAGEDKV_UNROLL
       for (int i = 0; i < vectors; i += E::vectors, p += bytes) {
         V value[E::vectors];
@@ -180,6 +189,57 @@ struct FloatProducts {
     }
   }
 };
+
+#if defined(PAGEDKV_SIMD_BF16)
+/// Products of bfloat16 keys with bfloat16 queries, by the processor's own: keys need not become
+/// floats. Values, whose weights are floats, do.
+struct BfloatProducts : FloatProducts<DType::bfloat16> {
+  using Query = std::uint16_t;
+  static_assert(chunk == BF16::width);
+
+  /// `query` holds numbers of bfloat16.
+  static float prepare(const float* query, std::int64_t size, Query* prepared) noexcept {
+    std::fill_n(prepared, round_up(size, chunk), Query{0});
+    for (std::int64_t i = 0; i < size; ++i) prepared[i] = to_bfloat16(query[i]);
+    return 1;
+  }
+
+  template <int R>
+  PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
+                                      std::int64_t stride, float* scores,
+                                      const Ahead& ahead) noexcept {
+    constexpr int tokens = kSums<F32, 1> / R;
+    const std::int64_t every = (stride + tokens - 1) / tokens;
+    std::int64_t asked = 0;
+    for (std::int64_t t = 0; t < size; t += tokens) {
+      F32 sums[tokens * R];
+      PAGEDKV_UNROLL
+      for (F32& sum : sums) sum = F32::zero();
+      const std::byte* const* rows = k + t;
+      for (std::int64_t c = 0, due = 0; c < stride; c += chunk) {
+        if (c >= due) {
+          ahead.ask(asked++);
+          due += every;
+        }
+        BF16 key[tokens];
+        PAGEDKV_UNROLL
+        for (int i = 0; i < tokens; ++i) {
+          key[i] = BF16::load(rows[i] + bytes_of_elements(DType::bfloat16, c));
+        }
+        PAGEDKV_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const BF16 query = BF16::load(queries + r * stride + c);
+          PAGEDKV_UNROLL
+          for (int i = 0; i < tokens; ++i) {
+            sums[i * R + r] = dot_pairs(query, key[i], sums[i * R + r]);
+          }
+        }
+      }
+      store_sums<tokens * R>(sums, scores + t * R);
+    }
+  }
+};
+#endif
 
 /// Products of integers of 16 bits, for int8 and int4.
 template <DType dtype>
@@ -225,19 +285,24 @@ struct IntegerProducts {
   template <int R>
   PAGEDKV_NOINLINE static void scores(const std::byte* const* k, int size, const Query* queries,
                                       std::int64_t stride, float* scores,
-                                      Prefetcher& ahead) noexcept {
+                                      const Ahead& ahead) noexcept {
     // Sums of integers wait for an addition alone: fewer hide it.
     constexpr int tokens = kSums<V, 2> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
+    const std::int64_t every = (stride + tokens - 1) / tokens;
+    std::int64_t asked = 0;
     for (std::int64_t t = 0; t < size; t += tokens) {
-      ahead.until(t + tokens);
       I32 sums[tokens * R];
       PAGEDKV_UNROLL
       for (I32& sum : sums) sum = I32::zero();
       const std::byte* const* rows = k + t;
-      std::int64_t offset = 0;
+      std::int64_t offset = 0, due = 0;
       for (std::int64_t c = 0; c < stride; c += chunk, offset += bytes) {
         I16 key[tokens][vectors];
+        if (c >= due) {
+          ahead.ask(asked++);
+          due += every;
+        }
         PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) load(rows[i] + offset, key[i]);
         PAGEDKV_UNROLL
@@ -261,24 +326,20 @@ struct IntegerProducts {
   /// As FloatProducts::values. The order within a chunk is that of `channel`.
   template <int R>
   static void values(const std::byte* const* v, int size, float* weights, float* results,
-                     std::int64_t stride, Prefetcher& ahead) noexcept {
+                     std::int64_t stride, const Ahead& ahead) noexcept {
     // Weights become integers, relative to the tile's largest, those of two tokens side by side.
     float unit[R];
     alignas(64) std::int32_t pairs[(kTileTokens / 2 + 1) * R];
     round_weights<R>(weights, size, pairs, unit);
     constexpr int at_once = std::max(8 / (2 * R), vectors);
     constexpr int wide = at_once * I16::width;
-    const auto passes = static_cast<int>(stride / wide + 1);
     std::int64_t c = 0;
-    int pass = 0;
     for (; c + wide <= stride; c += wide) {
-      ahead.until(++pass * size / passes);
-      columns<R, at_once>(v, size, pairs, unit, results + c, stride, c);
+      columns<R, at_once>(v, size, pairs, unit, results + c, stride, c, ahead);
     }
     for (; c < stride; c += chunk) {
-      columns<R, vectors>(v, size, pairs, unit, results + c, stride, c);
+      columns<R, vectors>(v, size, pairs, unit, results + c, stride, c, ahead);
     }
-    ahead.until(size);
   }
 
   /// The channel of a chunk that is i-th in results.
@@ -347,10 +408,12 @@ struct IntegerProducts {
   template <int R, int at_once>
   PAGEDKV_NOINLINE static void columns(const std::byte* const* v, int size,
                                        const std::int32_t* pairs, const float (&unit)[R],
-                                       float* results, std::int64_t stride,
-                                       std::int64_t column) noexcept {
+                                       float* results, std::int64_t stride, std::int64_t column,
+                                       const Ahead& ahead) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
+    const std::int64_t every = stride / (at_once * I16::width);
+    std::int64_t asked = column / (at_once * I16::width) * size / every, due = 0;
     I32 sums[R][2 * at_once];
     PAGEDKV_UNROLL
     for (auto& row : sums) {
@@ -359,6 +422,10 @@ struct IntegerProducts {
     }
     // The weight beside the last of an odd number is 0, and its row that of the last.
     for (int t = 0; t < size; t += 2, pairs += R) {
+      if (t >= due) {
+        ahead.ask(asked++);
+        due += every;
+      }
       const std::byte* p = v[t] + offset;
       const std::byte* q = v[t + 1] + offset;
       PAGEDKV_UNROLL

@@ -52,8 +52,9 @@ inline bool softmax_step(typename V::Scalar* scores, int size,
       highest = lanes[t * R + r] > highest ? lanes[t * R + r] : highest;
     factor[r] = 1;
     if (highest > state.reference[r] + T(kRescaleMargin)) {
-      // e^-inf is 0: the first time there is nothing to keep.
-      factor[r] = static_cast<T>(std::exp(state.reference[r] - highest));
+      // The first time there is nothing to keep.
+      const bool first = state.reference[r] == -std::numeric_limits<T>::infinity();
+      factor[r] = first ? T(0) : static_cast<T>(std::exp(state.reference[r] - highest));
       state.reference[r] = highest;
       state.sum[r] *= factor[r];
       rescale = true;

@@ -23,7 +23,7 @@ struct Tile {
   int size = 0;            ///< tokens
   std::int64_t first = 0;  ///< position of the first one
   const std::byte* k[kTileTokens + kTileMargin];
-  const std::byte* v[kTileTokens + 1];
+  const std::byte* v[kTileTokens + kTileMargin];
   float k_scale[kTileTokens];
   float v_scale[kTileTokens];
   const std::byte* k_rope[kTileTokens];  ///< MLA
@@ -69,30 +69,50 @@ class Tiles {
     while (i < tile.size) {
       const std::int64_t position = tile.first + i;
       const std::int64_t block = table_[position / size];
-      std::int64_t offset = position % size;
+      const std::int64_t offset = position % size;
       const int first = i;
       const int stop = static_cast<int>(std::min<std::int64_t>(tile.size, i + (size - offset)));
       const std::byte* k = call.k_cache.row(block, head_, offset);
       const std::byte* v = call.v_cache.row(block, head_, offset);
-      for (; i < stop; ++i, ++offset) {
+      for (; i < stop; ++i) {
         tile.k[i] = k;
         tile.v[i] = v;
         k += call.k_cache.token_stride;
         v += call.v_cache.token_stride;
-        if (!scaled) continue;
-        tile.k_scale[i] = call.k_scale.at(block, head_, offset);
-        tile.v_scale[i] = call.v_scale.at(block, head_, offset);
+      }
+      if (scaled) {
+        fill_scales(call.k_scale, block, offset, first, stop, tile.k_scale);
+        fill_scales(call.v_scale, block, offset, first, stop, tile.v_scale);
       }
       if (call.k_rope_cache.head_dim == 0) continue;
-      const std::byte* rope = call.k_rope_cache.row(block, head_, position % size);
+      const std::byte* rope = call.k_rope_cache.row(block, head_, offset);
       for (int j = first; j < stop; ++j, rope += call.k_rope_cache.token_stride) {
         tile.k_rope[j] = rope;
       }
     }
     if (tile.size == 0) return;
     // Blocks of tokens are computed whole: what is behind the last one repeats it, and is masked.
-    for (int past = 0; past < kTileMargin; ++past) tile.k[i + past] = tile.k[tile.size - 1];
-    tile.v[i] = tile.v[tile.size - 1];
+    for (int past = i; past < kTileTokens + kTileMargin; ++past) {
+      tile.k[past] = tile.k[i - 1];
+      tile.v[past] = tile.v[i - 1];
+    }
+  }
+
+  /// The scales of tokens [first, stop) of a tile, whose slots begin with `offset`.
+  void fill_scales(const ScaleView& scale, std::int64_t block, std::int64_t offset, int first,
+                   int stop, float* to) const noexcept {
+    const float* from = &scale.value;
+    if (scale.data != nullptr) {
+      from = scale.data + block * scale.block_stride + head_ * scale.head_stride +
+             offset * scale.slot_stride;
+    }
+    if (scale.data == nullptr || scale.slot_stride == 0) {
+      std::fill(to + first, to + stop, *from);
+    } else if (scale.slot_stride == 1) {
+      std::copy_n(from, stop - first, to + first);
+    } else {
+      for (int i = first; i < stop; ++i, from += scale.slot_stride) to[i] = *from;
+    }
   }
 
   const AttentionCall* call_;
@@ -101,30 +121,28 @@ class Tiles {
   std::int64_t next_, sinks_, begin_, end_;
 };
 
-/// Asks for rows of the next tile while this one is worked on, a few lines at a time.
-class Prefetcher {
- public:
-  Prefetcher(const std::byte* const* rows, int size, std::size_t row_bytes) noexcept
-      : rows_(rows), size_(size), bytes_(row_bytes) {}
-
-  /// Asks for the rows before `stop` that were not asked for yet.
-  void until(std::int64_t stop) noexcept {
-    for (; row_ < stop && row_ < size_; ++row_) {
-      for (std::size_t i = 0; i < bytes_; i += 64) {
+/// Asks for a line of a cache, which is at `p` or after it.
+inline void prefetch(const std::byte* p) noexcept {
 #if defined(__GNUC__)
-        __builtin_prefetch(rows_[row_] + i);
+  __builtin_prefetch(p);
 #elif defined(_M_X64)
-        _mm_prefetch(reinterpret_cast<const char*>(rows_[row_] + i), _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+#else
+  static_cast<void>(p);
 #endif
-      }
-    }
-  }
+}
 
- private:
-  const std::byte* const* rows_;
-  int size_;
-  std::size_t bytes_;
-  int row_ = 0;
+/// Rows that are wanted next. Products ask for one of them now and then: many at once would fill
+/// the queue of misses, and work and memory would wait for each other; lines of many rows in turn
+/// would have memory change its pages.
+struct Ahead {
+  const std::byte* const* rows;
+  std::int64_t bytes;  ///< of a row
+
+  void ask(std::int64_t row) const noexcept {
+    const std::byte* p = rows[row];
+    for (std::int64_t i = 0; i < bytes; i += 64) prefetch(p + i);
+  }
 };
 
 /// The position of row r of a span.

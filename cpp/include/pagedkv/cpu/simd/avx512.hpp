@@ -1,6 +1,7 @@
 #pragma once
 
-// AVX-512 F, BW, DQ, VL, and VNNI where the flags have it: 16 floats, 8 doubles, 32 words a vector.
+// AVX-512 F, BW, DQ and VL, with VNNI and BF16 where the flags have them: 16 floats, 8 doubles, 32
+// words a vector.
 
 #include "pagedkv/cpu/simd/isa_namespace.hpp"
 
@@ -8,6 +9,7 @@
 
 #include <immintrin.h>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -211,6 +213,21 @@ struct I16 {
     return i / 4 * 8 + half * 4 + i % 4;
   }
 };
+
+#if defined(__AVX512BF16__)
+#define PAGEDKV_SIMD_BF16
+/// 32 bfloat16, for products alone.
+struct BF16 {
+  static constexpr int width = 32;
+  __m512i v;
+
+  static BF16 load(const void* p) noexcept { return {_mm512_loadu_si512(p)}; }
+  /// Sums of the products of lanes 2i and 2i + 1, added to c; subnormal numbers are taken for 0.
+  friend F32 dot_pairs(BF16 a, BF16 b, F32 c) noexcept {
+    return {_mm512_dpbf16_ps(c.v, std::bit_cast<__m512bh>(a.v), std::bit_cast<__m512bh>(b.v))};
+  }
+};
+#endif
 
 /// 8 doubles.
 struct F64 {

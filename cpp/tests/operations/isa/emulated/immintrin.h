@@ -83,3 +83,4 @@ inline __m128i simde_mm512_cvtepi32_epi8(Vector512i a) {
 #define __m512 simde__m512
 #define __m512i simde__m512i
 #define __m512d simde__m512d
+#define __m512bh simde__m512bh
