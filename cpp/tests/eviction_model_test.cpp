@@ -20,8 +20,8 @@ namespace {
 
 using namespace pagedkv;
 
-constexpr EvictionKind kKinds[] = {EvictionKind::lru, EvictionKind::lfu, EvictionKind::fifo,
-                                   EvictionKind::s3fifo, EvictionKind::lifetable};
+constexpr EvictionKind kPolicies[] = {EvictionKind::lru, EvictionKind::lfu, EvictionKind::fifo,
+                                      EvictionKind::s3fifo, EvictionKind::lifetable};
 
 class EvictionAgainstModel : public testing::TestWithParam<EvictionKind> {};
 
@@ -227,7 +227,7 @@ TEST_P(EvictionAgainstModel, ChoosesTheSameVictimsWhenChainsComeInTurnsAndDoNotF
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, EvictionAgainstModel, testing::ValuesIn(kKinds),
+INSTANTIATE_TEST_SUITE_P(Policies, EvictionAgainstModel, testing::ValuesIn(kPolicies),
                          [](const auto& tested) {
                            return std::string(eviction_name(tested.param));
                          });

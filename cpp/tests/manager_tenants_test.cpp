@@ -18,7 +18,7 @@ namespace {
 using namespace pagedkv;
 using Tokens = std::vector<TokenId>;
 
-constexpr std::size_t kBlockSize = 2;
+constexpr std::size_t kTokensPerBlock = 2;
 
 /// What a tenant computed, as every prefix of whole blocks.
 class Tenant {
@@ -36,7 +36,7 @@ class Tenant {
     manager_.schedule({&id, 1}, {&rest, 1});
     manager_.commit({&id, 1}, {&rest, 1});
     manager_.free({&id, 1});
-    for (std::size_t end = kBlockSize; end <= prompt.size(); end += kBlockSize) {
+    for (std::size_t end = kTokensPerBlock; end <= prompt.size(); end += kTokensPerBlock) {
       computed_.insert({prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(end)});
     }
   }
@@ -46,10 +46,10 @@ class Tenant {
   /// What `probe` must find as long as nothing was evicted.
   [[nodiscard]] std::size_t expected(const Tokens& prompt) const {
     std::size_t hit = 0;
-    while (hit + kBlockSize < prompt.size() &&
-           computed_.contains(
-               {prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(hit + kBlockSize)})) {
-      hit += kBlockSize;
+    while (hit + kTokensPerBlock < prompt.size() &&
+           computed_.contains({prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(
+                                                                    hit + kTokensPerBlock)})) {
+      hit += kTokensPerBlock;
     }
     return hit;
   }
@@ -64,7 +64,7 @@ TEST(ManagerTenants, NeverShareInAMillionProbes) {
   constexpr int kProbes = 1'000'000;
   ManagerOptions options;
   options.num_blocks = 1 << 16;  // nothing is evicted
-  options.block_size = kBlockSize;
+  options.block_size = kTokensPerBlock;
   options.partial_reuse = false;
   KVCacheManager manager(options);
   Tenant tenants[] = {{manager, "one"}, {manager, "two"}};

@@ -137,8 +137,8 @@ TEST(WriteKvRounding, GoesToTheNearestAndOnTiesToTheEvenValueOfEachFormat) {
     for (std::uint64_t bits = 0; bits + 1 < codes; bits += step) {
       const double a = value_of_bits(to, bits), b = value_of_bits(to, bits + 1);
       if (!std::isfinite(a) || !std::isfinite(b)) continue;
-      const double middle = (a + b) / 2;
-      for (const double x : {a, middle}) {
+      const double halfway = (a + b) / 2;
+      for (const double x : {a, halfway}) {
         const auto single = static_cast<float>(x);
         values.push_back(x);
         values.push_back(std::nextafter(single, 1e30F));
