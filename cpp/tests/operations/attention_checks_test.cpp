@@ -418,8 +418,7 @@ TEST(CheckAttention, RefusesResultsThatShareMemory) {
       quantised, [](AttentionCall& c) { c.lse = c.k_scale.data; }, "lse shares memory with k_scale",
       apart);
   expect_refused(
-      quantised,
-      [](AttentionCall& c) { c.out.data = reinterpret_cast<std::byte*>(c.v_scale.data); },
+      quantised, [](AttentionCall& c) { c.v_scale.data = reinterpret_cast<float*>(c.out.data); },
       "out shares memory with v_scale", apart);
   expect_refused(
       mla(), [](AttentionCall& c) { c.lse = reinterpret_cast<float*>(c.k_rope_cache.data); },
