@@ -152,8 +152,9 @@ struct FloatProducts {
                                        const Ahead& ahead) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
-    const std::int64_t every = stride / (vectors * V::width);
-    std::int64_t asked = column / (vectors * V::width) * size / every, due = 0;
+    constexpr std::int64_t wide = std::int64_t{vectors} * V::width;
+    const std::int64_t every = stride / wide;
+    std::int64_t asked = column / wide * size / every, due = 0;
     V sums[R][vectors];
     PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -412,8 +413,9 @@ struct IntegerProducts {
                                        const Ahead& ahead) noexcept {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
-    const std::int64_t every = stride / (at_once * I16::width);
-    std::int64_t asked = column / (at_once * I16::width) * size / every, due = 0;
+    constexpr std::int64_t wide = std::int64_t{at_once} * I16::width;
+    const std::int64_t every = stride / wide;
+    std::int64_t asked = column / wide * size / every, due = 0;
     I32 sums[R][2 * at_once];
     PAGEDKV_UNROLL
     for (auto& row : sums) {
