@@ -68,8 +68,7 @@ struct Layer {
     call.query_start_loc = batch.query_start_loc.data();
     call.num_seqs = static_cast<std::int64_t>(batch.num_seqs);
     call.scale = 1 / std::sqrt(static_cast<double>(kHeadDim));
-    cpu::check_attention("forward", call);
-    cpu::attend(call, pool, cpu::kernels());
+    cpu::paged_attention(call, pool, cpu::kernels());
     return out;
   }
 };

@@ -37,7 +37,7 @@ double limit(const Problem& problem) {
 
 void run(Arrays& arrays, unsigned threads = 1) {
   cpu::ThreadPool pool(threads);
-  cpu::attend(arrays.call, pool, pagedkv_test::test_kernels());
+  cpu::paged_attention(arrays.call, pool, pagedkv_test::test_kernels());
 }
 
 void expect_right(const Problem& problem, unsigned threads = 1) {

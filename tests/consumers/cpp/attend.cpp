@@ -104,8 +104,7 @@ int main() {
   call.seq_lens = &length;
   call.num_seqs = 1;
   call.scale = 1 / std::sqrt(static_cast<double>(kHeadDim));
-  cpu::check_attention("attend", call);
-  cpu::attend(call, pool, kernels());
+  cpu::paged_attention(call, pool, kernels());
 
   const double off = error(out, q, k, v);
   if (!(off < 1e-5)) {

@@ -14,6 +14,7 @@
 
 #include "pagedkv/core/errors.hpp"
 #include "pagedkv/cpu/attention_call.hpp"
+#include "pagedkv/cpu/check_attention.hpp"
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/detail/storage.hpp"
@@ -133,6 +134,15 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
     }
   };
   executor.run(plan.num_items(), task, workers);
+}
+
+/// `attend`, checked: paged attention, and with `q_rope` and `k_rope_cache` that of MLA.
+/// @throws what `check_attention` and `attend` do, with nothing written.
+template <Executor E>
+void paged_attention(const AttentionCall& call, E& executor, const Kernels& kernels,
+                     const char* where = "cpu.paged_attention") {
+  check_attention(where, call);
+  attend(call, executor, kernels);
 }
 
 }  // namespace pagedkv::inline v0_1::cpu
