@@ -14,6 +14,7 @@ from pagedkv.bench.attention.entrant import Entrant, SkipError
 from pagedkv.bench.attention.ours import Ours
 from pagedkv.bench.attention.points import Point
 from pagedkv.bench.attention.products import FLOP, products
+from pagedkv.bench.attention.reading import Reading
 from pagedkv.bench.attention.rivals import enter
 from pagedkv.bench.timing import Others
 
@@ -21,6 +22,7 @@ __all__ = ["OUR_16_BIT", "Effort", "Row", "compare"]
 
 OUR_16_BIT = "our bfloat16"
 _OURS = "pagedkv"
+_READ = "read"
 # Seconds in which threads that wait for more work give up and sleep: OpenMP's after 5 ms, those of
 # OpenBLAS, which has a part in prefill, after 30.
 _SETTLE = 0.01
@@ -52,6 +54,8 @@ class Row:
     """Operations a second of the machine's matrix products."""
     others: float
     """Share of the machine's processors that other processes used meanwhile."""
+    read_ms: float | None = None
+    """What it takes to read our cache once; decode alone."""
 
     @property
     def fastest(self) -> str | None:
@@ -103,7 +107,9 @@ def compare(
     """A row for each number of threads. `say` hears who has no part in it, and why. Raises
     AssertionError when our result is wrong."""
     case = Case(point)
-    entrants: dict[str, Entrant] = {_OURS: Ours(case)}
+    ours = Ours(case)
+    reading = None if point.is_prefill else Reading([ours.k_cache, ours.v_cache])
+    entrants: dict[str, Entrant] = {_OURS: ours}
     if point.is_integer:
         entrants[OUR_16_BIT] = Ours(case, "bfloat16")
     for rival in rivals:
@@ -117,7 +123,7 @@ def compare(
                 say(f"{rival}, {point.cache}: {entrants[rival].note}")
     before = pagedkv.get_num_threads()
     try:
-        return [_row(case, entrants, count, effort, say) for count in threads]
+        return [_row(case, entrants, reading, count, effort, say) for count in threads]
     finally:
         pagedkv.set_num_threads(before)
 
@@ -125,6 +131,7 @@ def compare(
 def _row(
     case: Case,
     entrants: Mapping[str, Entrant],
+    reading: Reading | None,
     threads: int,
     effort: Effort,
     say: Callable[[str], None],
@@ -152,7 +159,11 @@ def _row(
             product.use_threads(threads)
             product.run()
             calls[name] = product.run
+    if reading is not None:
+        reading.use_threads(threads)
+        calls[_READ] = reading.run
     medians, others = _quietest(calls, effort, point)
+    read = medians.pop(_READ, None)
     times = {name: medians.get(name, one) for name, one in once.items()}
     peaks = [FLOP / ms * 1e3 for name, ms in medians.items() if name not in entrants]
     return Row(
@@ -162,6 +173,7 @@ def _row(
         ours_16_bit=times.pop(OUR_16_BIT, None),
         rivals=times,
         slow=slow,
+        read_ms=read,
         peak=max(peaks, default=None),
         others=others,
     )
