@@ -203,6 +203,8 @@ def test_interrupts_come_between_calls_and_leave_results_right() -> None:
         import pagedkv
         from pagedkv import ops
 
+        # It may have been ignored, and that is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         rng = np.random.default_rng(0)
         pagedkv.set_num_threads(3)
         k_cache, v_cache = rng.standard_normal((2, 400, 2, 16, 64)).astype(np.float32)

@@ -75,7 +75,9 @@ def test_a_cmake_block_builds_the_cpp_block(block: Block, tmp_path: Path) -> Non
     if shutil.which("cmake") is None:
         pytest.skip("cmake is missing")
     compiler = cpp_compiler()
-    (tmp_path / "CMakeLists.txt").write_text(block.text, encoding="utf-8")
+    # A block that begins no project adds to the first one.
+    before = "" if "project(" in block.text else blocks(README, "cmake")[0].text
+    (tmp_path / "CMakeLists.txt").write_text(before + block.text, encoding="utf-8")
     (tmp_path / "main.cpp").write_text(blocks(README, "cpp")[0].text, encoding="utf-8")
     cmakedir = run_ok([sys.executable, "-m", "pagedkv", "config", "--cmakedir"], tmp_path).strip()
     configure = ["cmake", "-S", ".", "-B", "build", f"-DCMAKE_CXX_COMPILER={compiler}"]
