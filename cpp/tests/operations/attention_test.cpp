@@ -189,7 +189,7 @@ TEST_P(AttentionOfDType, TheResultDependsNeitherOnThreadsNorOnTheRestOfTheBatch)
   }
   // The first sequence alone: its queries come first, and so does its result.
   together.call.num_seqs = 1;
-  together.call.q.num_tokens = 1;
+  together.call.q.num_tokens = together.call.out.num_tokens = 1;
   run(together, 2);
   EXPECT_EQ(together.out_bytes(), once);
 }
