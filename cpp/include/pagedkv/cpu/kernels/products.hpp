@@ -93,20 +93,17 @@ struct FloatProducts {
                                       std::int64_t stride, T* scores, const Ahead& ahead) noexcept {
     constexpr int tokens = kSums<V, E::vectors> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
-    const std::int64_t every = (stride + tokens - 1) / tokens;
-    std::int64_t asked = 0;
+    Pace pace(ahead, (stride + tokens - 1) / tokens, 0);
     for (std::int64_t t = 0; t < size; t += tokens) {
       V sums[tokens * R];
       PAGEDKV_UNROLL
       for (V& sum : sums) sum = V::zero();
       const std::byte* const* rows = k + t;
-      std::int64_t offset = 0, due = 0;
+      std::int64_t offset = 0;
+      pace.restart();
       for (std::int64_t c = 0; c < stride; c += chunk, offset += bytes) {
         V key[tokens][E::vectors];
-        if (c >= due) {
-          ahead.ask(asked++);
-          due += every;
-        }
+        pace.at(c);
         PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) E::load(rows[i] + offset, key[i]);
         PAGEDKV_UNROLL
@@ -153,8 +150,7 @@ struct FloatProducts {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
     constexpr std::int64_t wide = std::int64_t{vectors} * V::width;
-    const std::int64_t every = stride / wide;
-    std::int64_t asked = column / wide * size / every, due = 0;
+    Pace pace(ahead, stride / wide, column / wide * size / (stride / wide));
     V sums[R][vectors];
     PAGEDKV_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -162,10 +158,7 @@ struct FloatProducts {
       for (int i = 0; i < vectors; ++i) sums[r][i] = V::load(results + r * stride + i * V::width);
     }
     for (int t = 0; t < size; ++t, weights += R) {
-      if (t >= due) {
-        ahead.ask(asked++);
-        due += every;
-      }
+      pace.at(t);
       V weight[R];
       PAGEDKV_UNROLL
       for (int r = 0; r < R; ++r) weight[r] = V::all(weights[r]);
@@ -210,18 +203,15 @@ struct BfloatProducts : FloatProducts<DType::bfloat16> {
                                       std::int64_t stride, float* scores,
                                       const Ahead& ahead) noexcept {
     constexpr int tokens = kSums<F32, 1> / R;
-    const std::int64_t every = (stride + tokens - 1) / tokens;
-    std::int64_t asked = 0;
+    Pace pace(ahead, (stride + tokens - 1) / tokens, 0);
     for (std::int64_t t = 0; t < size; t += tokens) {
       F32 sums[tokens * R];
       PAGEDKV_UNROLL
       for (F32& sum : sums) sum = F32::zero();
       const std::byte* const* rows = k + t;
-      for (std::int64_t c = 0, due = 0; c < stride; c += chunk) {
-        if (c >= due) {
-          ahead.ask(asked++);
-          due += every;
-        }
+      pace.restart();
+      for (std::int64_t c = 0; c < stride; c += chunk) {
+        pace.at(c);
         BF16 key[tokens];
         PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) {
@@ -290,20 +280,17 @@ struct IntegerProducts {
     // Sums of integers wait for an addition alone: fewer hide it.
     constexpr int tokens = kSums<V, 2> / R;
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
-    const std::int64_t every = (stride + tokens - 1) / tokens;
-    std::int64_t asked = 0;
+    Pace pace(ahead, (stride + tokens - 1) / tokens, 0);
     for (std::int64_t t = 0; t < size; t += tokens) {
       I32 sums[tokens * R];
       PAGEDKV_UNROLL
       for (I32& sum : sums) sum = I32::zero();
       const std::byte* const* rows = k + t;
-      std::int64_t offset = 0, due = 0;
+      std::int64_t offset = 0;
+      pace.restart();
       for (std::int64_t c = 0; c < stride; c += chunk, offset += bytes) {
         I16 key[tokens][vectors];
-        if (c >= due) {
-          ahead.ask(asked++);
-          due += every;
-        }
+        pace.at(c);
         PAGEDKV_UNROLL
         for (int i = 0; i < tokens; ++i) load(rows[i] + offset, key[i]);
         PAGEDKV_UNROLL
@@ -414,8 +401,7 @@ struct IntegerProducts {
     constexpr std::int64_t bytes = bytes_of_elements(dtype, chunk);
     const std::int64_t offset = bytes_of_elements(dtype, column);
     constexpr std::int64_t wide = std::int64_t{at_once} * I16::width;
-    const std::int64_t every = stride / wide;
-    std::int64_t asked = column / wide * size / every, due = 0;
+    Pace pace(ahead, stride / wide, column / wide * size / (stride / wide));
     I32 sums[R][2 * at_once];
     PAGEDKV_UNROLL
     for (auto& row : sums) {
@@ -424,10 +410,7 @@ struct IntegerProducts {
     }
     // The weight beside the last of an odd number is 0, and its row that of the last.
     for (int t = 0; t < size; t += 2, pairs += R) {
-      if (t >= due) {
-        ahead.ask(asked++);
-        due += every;
-      }
+      pace.at(t);
       const std::byte* p = v[t] + offset;
       const std::byte* q = v[t + 1] + offset;
       PAGEDKV_UNROLL

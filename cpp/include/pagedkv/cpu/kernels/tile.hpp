@@ -145,6 +145,25 @@ struct Ahead {
   }
 };
 
+/// Asks for a row of `Ahead` each `every` of whatever is counted, from row `first` on.
+class Pace {
+ public:
+  Pace(const Ahead& ahead, std::int64_t every, std::int64_t first) noexcept
+      : ahead_(ahead), every_(every), next_(first) {}
+
+  /// Counting begins anew.
+  void restart() noexcept { due_ = 0; }
+  void at(std::int64_t count) noexcept {
+    if (count < due_) return;
+    ahead_.ask(next_++);
+    due_ += every_;
+  }
+
+ private:
+  const Ahead ahead_;
+  std::int64_t every_, next_, due_ = 0;
+};
+
 /// The position of row r of a span.
 [[nodiscard]] inline std::int64_t row_position(const AttentionCall& call, const AttentionSpan& span,
                                                std::int64_t row) noexcept {
