@@ -42,13 +42,12 @@ bool copy_integers(const std::byte* from, std::int64_t stride, std::int64_t coun
 
 }  // namespace
 
-cpu::CacheView to_cache(const Tensor& tensor, cpu::Layout layout,
-                        const std::optional<DType>& named) {
-  const bool hnd = layout == cpu::Layout::hnd;
+CacheView to_cache(const Tensor& tensor, Layout layout, const std::optional<DType>& named) {
+  const bool hnd = layout == Layout::hnd;
   tensor.expect_dims(4, hnd ? "(num_blocks, num_kv_heads, block_size, head_dim)"
                             : "(num_blocks, block_size, num_kv_heads, head_dim)");
   tensor.expect_rows();
-  cpu::CacheView view;
+  CacheView view;
   view.data = tensor.data();
   view.dtype = tensor.dtype(named);
   const std::size_t heads = hnd ? 1 : 2, tokens = hnd ? 2 : 1;
@@ -62,10 +61,10 @@ cpu::CacheView to_cache(const Tensor& tensor, cpu::Layout layout,
   return view;
 }
 
-cpu::CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>& named) {
+CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>& named) {
   tensor.expect_dims(3, "(num_blocks, block_size, size)");
   tensor.expect_rows();
-  cpu::CacheView view;
+  CacheView view;
   view.data = tensor.data();
   view.dtype = tensor.dtype(named);
   view.num_blocks = tensor.size(0);
@@ -77,10 +76,10 @@ cpu::CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>&
   return view;
 }
 
-cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
+RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
   tensor.expect_dims(3, "(num_tokens, num_heads, head_dim)");
   tensor.expect_rows();
-  cpu::RowsView view;
+  RowsView view;
   view.data = tensor.data();
   // What is named is what caches hold: rows are that only where it tells what their integers are.
   const bool is_float16 = tensor.is_raw() && named == DType::float16;
@@ -93,13 +92,13 @@ cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
   return view;
 }
 
-cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache, bool latent) {
+RowsView to_cache_rows(const Tensor& tensor, const CacheView& cache, bool latent) {
   const auto width = std::max<std::size_t>(dtype_bits(cache.dtype) / 8, 1);
   const bool stored = tensor.is_raw() && tensor.type().bytes == width;
   const std::size_t last = latent ? 1 : 2;
   tensor.expect_dims(last + 1, latent ? "(num_tokens, size)" : "(num_tokens, num_heads, head_dim)");
   tensor.expect_rows();
-  cpu::RowsView view;
+  RowsView view;
   view.data = tensor.data();
   view.dtype = tensor.dtype(stored ? std::optional(cache.dtype) : std::nullopt);
   view.num_tokens = tensor.size(0);
@@ -111,7 +110,7 @@ cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache, b
 }
 
 Scale::Scale(const char* where, const char* argument, const AnyObject& value,
-             const cpu::CacheView& cache) {
+             const CacheView& cache) {
   if (value.is_none()) return;
   const bool number = PyFloat_Check(value.ptr()) != 0 || PyLong_Check(value.ptr()) != 0;
   if (!number) {
@@ -219,10 +218,10 @@ std::vector<float> to_floats(const char* where, const char* argument, const AnyO
   return copied;
 }
 
-cpu::Layout to_layout(const char* where, const py::str& layout) {
+Layout to_layout(const char* where, const py::str& layout) {
   const std::string name = text(layout);
-  if (name == "HND") return cpu::Layout::hnd;
-  if (name == "NHD") return cpu::Layout::nhd;
+  if (name == "HND") return Layout::hnd;
+  if (name == "NHD") return Layout::nhd;
   pagedkv::detail::throw_shape(where, "layout '" + name + "'; expected HND or NHD");
 }
 

@@ -7,39 +7,37 @@
 #include <optional>
 #include <vector>
 
-#include "pagedkv/cpu/views.hpp"
+#include "pagedkv/ops/views.hpp"
 #include "tensors.hpp"
 
 namespace pagedkv::python {
 
 /// `[num_blocks, num_kv_heads, block_size, head_dim]`, or NHD.
-[[nodiscard]] cpu::CacheView to_cache(const Tensor& tensor, cpu::Layout layout,
-                                      const std::optional<DType>& named);
+[[nodiscard]] CacheView to_cache(const Tensor& tensor, Layout layout,
+                                 const std::optional<DType>& named);
 
 /// `[num_blocks, block_size, size]`: one row a token (MLA).
-[[nodiscard]] cpu::CacheView to_latent_cache(const Tensor& tensor,
-                                             const std::optional<DType>& named);
+[[nodiscard]] CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>& named);
 
 /// `[num_tokens, num_heads, head_dim]`.
-[[nodiscard]] cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named);
+[[nodiscard]] RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named);
 
 /// Rows that a cache is written from or read into, whose raw integers are of its dtype where they
 /// are as wide: `[num_tokens, num_heads, head_dim]`, or `[num_tokens, size]` for MLA.
-[[nodiscard]] cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache,
-                                          bool latent = false);
+[[nodiscard]] RowsView to_cache_rows(const Tensor& tensor, const CacheView& cache,
+                                     bool latent = false);
 
 /// A number, float32 `[num_blocks, num_kv_heads]` or `[num_blocks, num_kv_heads, block_size]`.
 class Scale {
  public:
-  Scale(const char* where, const char* argument, const AnyObject& value,
-        const cpu::CacheView& cache);
-  [[nodiscard]] const cpu::ScaleView& view() const noexcept { return view_; }
+  Scale(const char* where, const char* argument, const AnyObject& value, const CacheView& cache);
+  [[nodiscard]] const ScaleView& view() const noexcept { return view_; }
   /// The array; nothing for a number.
   [[nodiscard]] const std::optional<Tensor>& tensor() const noexcept { return tensor_; }
 
  private:
   std::optional<Tensor> tensor_;
-  cpu::ScaleView view_;
+  ScaleView view_;
 };
 
 /// Integers of 1 or 2 dimensions, read into memory that no other thread changes.
@@ -71,7 +69,7 @@ class Integers {
                                            const AnyObject& value, std::int64_t size);
 
 /// @throws ShapeError for a name other than "HND" and "NHD".
-[[nodiscard]] cpu::Layout to_layout(const char* where, const py::str& layout);
+[[nodiscard]] Layout to_layout(const char* where, const py::str& layout);
 
 /// The dtype of raw integers, if one is named.
 [[nodiscard]] std::optional<DType> to_named(const char* where, const DTypeLikeOrNone& dtype);

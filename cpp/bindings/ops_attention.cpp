@@ -10,9 +10,9 @@
 
 #include "operands.hpp"
 #include "pagedkv/cpu/attention.hpp"
-#include "pagedkv/cpu/check_attention.hpp"
 #include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
+#include "pagedkv/ops/check_attention.hpp"
 #include "sequences.hpp"
 #include "without_gil.hpp"
 
@@ -23,12 +23,12 @@ namespace {
 class Results {
  public:
   Results(const char* where, const AnyObject& out, bool return_lse, const Tensor& q,
-          const std::optional<DType>& named, cpu::AttentionCall& call) {
+          const std::optional<DType>& named, AttentionCall& call) {
     if (out.is_none()) {
       auto [array, data] =
           q.make_like({call.q.num_tokens, call.q.num_heads, call.v_cache.head_dim});
-      call.out = cpu::rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads,
-                                call.v_cache.head_dim);
+      call.out =
+          rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads, call.v_cache.head_dim);
       out_ = std::move(array);
     } else {
       given_.emplace(where, "out", out);
@@ -52,8 +52,8 @@ class Results {
   py::object out_, lse_;
 };
 
-void compute(const char* where, const cpu::AttentionCall& call) {
-  cpu::check_attention(where, call);
+void compute(const char* where, const AttentionCall& call) {
+  check_attention(where, call);
   const cpu::Kernels& kernels = cpu::kernels();
   cpu::ThreadPool& pool = cpu::default_thread_pool();
   const WithoutGil released;
@@ -85,7 +85,7 @@ float to_softcap(const char* where, const std::optional<double>& softcap) {
 }
 
 /// `[num_tokens, max_query_len]`
-void bind_tree_mask(const Tensor& mask, cpu::AttentionCall& call) {
+void bind_tree_mask(const Tensor& mask, AttentionCall& call) {
   mask.expect_dims(2, "(num_tokens, max_query_len)");
   mask.expect_rows();
   if (mask.type().bytes != 1 || (mask.type().kind != 'u' && mask.type().kind != '?')) {
@@ -113,11 +113,11 @@ AnyTensor paged_attention(const AnyObject& q, const AnyObject& k_cache, const An
                           const DTypeLikeOrNone& dtype, bool, bool exact, const AnyObject& out,
                           bool return_lse) {
   constexpr const char* where = "ops.paged_attention";
-  const cpu::Layout order = to_layout(where, layout);
+  const Layout order = to_layout(where, layout);
   const auto named = to_named(where, dtype);
   const Tensor queries(where, "q", q), keys(where, "k_cache", k_cache),
       values(where, "v_cache", v_cache);
-  cpu::AttentionCall call;
+  AttentionCall call;
   call.q = to_rows(queries, named);
   call.k_cache = to_cache(keys, order, named);
   call.v_cache = to_cache(values, order, named);
@@ -161,7 +161,7 @@ AnyTensor mla_decode(const AnyObject& q_nope, const AnyObject& q_pe, const AnyOb
   const auto named = to_named(where, dtype);
   const Tensor queries(where, "q_nope", q_nope), rope(where, "q_pe", q_pe);
   const Tensor keys(where, "ckv_cache", ckv_cache), rope_keys(where, "kpe_cache", kpe_cache);
-  cpu::AttentionCall call;
+  AttentionCall call;
   call.q = to_rows(queries, named);
   call.q_rope = to_rows(rope, named);
   call.k_cache = call.v_cache = to_latent_cache(keys, named);

@@ -26,7 +26,7 @@ namespace {
 /// Keys and values that are written to, and their scales, as given.
 struct Caches {
   Tensor k_tensor, v_tensor;
-  cpu::CacheView k, v;
+  CacheView k, v;
   Scale k_scale, v_scale;
 
   Caches(const char* where, const AnyObject& k_cache, const AnyObject& v_cache,
@@ -60,8 +60,7 @@ std::vector<std::int64_t> to_slots(const char* where, const AnyObject& slot_mapp
   return slots.values<std::int64_t>();
 }
 
-std::vector<cpu::IndexPair> to_pairs(const char* where, const char* argument,
-                                     const AnyObject& pairs) {
+std::vector<IndexPair> to_pairs(const char* where, const char* argument, const AnyObject& pairs) {
   // An empty list has one dimension.
   if (py::isinstance<py::list>(pairs) && py::len(pairs) == 0) return {};
   const Integers given(where, argument, pairs, 2, "(num_pairs, 2)");
@@ -70,7 +69,7 @@ std::vector<cpu::IndexPair> to_pairs(const char* where, const char* argument,
                                             std::to_string(given.size(1)) +
                                             " columns; expected 2: from and to");
   }
-  std::vector<cpu::IndexPair> copied;
+  std::vector<IndexPair> copied;
   copied.reserve(static_cast<std::size_t>(given.size()));
   for (std::int64_t i = 0; i < given.size(); ++i) {
     std::array<std::int64_t, 2> pair{};
@@ -87,7 +86,7 @@ void write_kv(const AnyObject& k, const AnyObject& v, const AnyObject& k_cache,
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   caches.expect_writable();
   const Tensor keys(where, "k", k), values(where, "v", v);
-  cpu::WriteKvCall call;
+  WriteKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k = to_cache_rows(keys, caches.k);
@@ -110,7 +109,7 @@ void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_
   const Tensor latents(where, "ckv_cache", ckv_cache), rotaries(where, "kpe_cache", kpe_cache);
   latents.expect_writable();
   rotaries.expect_writable();
-  cpu::MlaWriteCall call;
+  MlaWriteCall call;
   call.ckv_cache = to_latent_cache(latents, named);
   call.kpe_cache = to_latent_cache(rotaries, named);
   call.ckv = to_cache_rows(latent, call.ckv_cache, true);
@@ -126,11 +125,10 @@ void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_
 struct GatheredRows {
   std::optional<Tensor> given;
   py::object array;
-  cpu::RowsView view;
+  RowsView view;
 
   GatheredRows(const char* where, const char* argument, const AnyObject& out, const Tensor& like,
-               const cpu::CacheView& cache, const std::optional<DType>& dtype,
-               std::int64_t num_tokens) {
+               const CacheView& cache, const std::optional<DType>& dtype, std::int64_t num_tokens) {
     const DType type = dtype.value_or(cache.dtype);
     if (out.is_none()) {
       const std::int64_t size = type == DType::int4 ? cache.head_dim / 2 : cache.head_dim;
@@ -138,7 +136,7 @@ struct GatheredRows {
       auto [made, data] = like.make_like({num_tokens, cache.num_heads, size},
                                          type == cache.dtype ? std::nullopt : std::optional(type));
       array = std::move(made);
-      view = cpu::rows_view(data, type, num_tokens, cache.num_heads, cache.head_dim);
+      view = rows_view(data, type, num_tokens, cache.num_heads, cache.head_dim);
       return;
     }
     given.emplace(where, argument, out);
@@ -161,7 +159,7 @@ std::pair<AnyTensor, AnyTensor> gather_kv(
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   const auto wanted = to_named(where, out_dtype);
   Sequences sequences(where, block_tables, seq_lens);
-  cpu::GatherKvCall call;
+  GatherKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k_scale = caches.k_scale.view();
@@ -186,12 +184,12 @@ std::pair<AnyTensor, AnyTensor> gather_kv(
 
 /// An array of blocks, of any elements, as bytes: `[num_blocks, ...]` of 2 to 4 dimensions. Of 3,
 /// they are a block's slots, or its heads and slots where an element is a `factor`.
-cpu::CacheView to_bytes(const Tensor& tensor, cpu::Layout layout, bool factor) {
+CacheView to_bytes(const Tensor& tensor, Layout layout, bool factor) {
   if (tensor.ndim() < 2) tensor.refuse(" of shape " + tensor.shape_text(), "2 to 4 dimensions");
   tensor.expect_rows();
   const auto bytes = static_cast<std::int64_t>(tensor.type().bytes);
   const std::size_t last = tensor.ndim() - 1;
-  cpu::CacheView view;
+  CacheView view;
   view.data = tensor.data();
   view.dtype = DType::int8;
   view.num_blocks = tensor.size(0);
@@ -201,7 +199,7 @@ cpu::CacheView to_bytes(const Tensor& tensor, cpu::Layout layout, bool factor) {
   if (factor && tensor.ndim() != 3) {
     tensor.refuse(" of shape " + tensor.shape_text(), "(num_blocks, num_kv_heads, block_size)");
   }
-  const bool hnd = factor || layout == cpu::Layout::hnd;
+  const bool hnd = factor || layout == Layout::hnd;
   if (factor || tensor.ndim() == 4) {
     view.num_heads = tensor.size(hnd ? 1 : 2);
     view.head_stride = tensor.stride(hnd ? 1 : 2);
@@ -215,10 +213,9 @@ cpu::CacheView to_bytes(const Tensor& tensor, cpu::Layout layout, bool factor) {
 }
 
 /// The caches, and scales of one number a slot, each as bytes.
-std::vector<cpu::CacheView> to_views(const char* where, const AnyObject& caches,
-                                     const AnyObject& scales, cpu::Layout layout,
-                                     std::vector<Tensor>& tensors) {
-  std::vector<cpu::CacheView> views;
+std::vector<CacheView> to_views(const char* where, const AnyObject& caches, const AnyObject& scales,
+                                Layout layout, std::vector<Tensor>& tensors) {
+  std::vector<CacheView> views;
   for (const py::handle cache : caches) {
     const Tensor& tensor = tensors.emplace_back(where, "a cache", cache);
     tensor.expect_writable();
@@ -236,8 +233,8 @@ void copy_blocks(const AnyObject& caches, const AnyObject& src_dst) {
   constexpr const char* where = "ops.copy_blocks";
   std::vector<Tensor> tensors;
   const py::tuple no_scales;
-  const auto views = to_views(where, caches, py::reinterpret_borrow<AnyObject>(no_scales),
-                              cpu::Layout::hnd, tensors);
+  const auto views =
+      to_views(where, caches, py::reinterpret_borrow<AnyObject>(no_scales), Layout::hnd, tensors);
   const auto pairs = to_pairs(where, "src_dst", src_dst);
   const WithoutGil released;
   cpu::copy_blocks(views, pairs, cpu::default_thread_pool(), where);
@@ -260,22 +257,22 @@ void swap_blocks(const AnyObject& src_cache, const AnyObject& dst_cache, const A
     target.refuse(" of " + target.type().name(), source.type().name() + ", as src_cache");
   }
   target.expect_writable();
-  const cpu::CacheView from = to_bytes(source, cpu::Layout::hnd, false);
-  const cpu::CacheView to = to_bytes(target, cpu::Layout::hnd, false);
+  const CacheView from = to_bytes(source, Layout::hnd, false);
+  const CacheView to = to_bytes(target, Layout::hnd, false);
   const auto pairs = to_pairs(where, "src_dst", src_dst);
   const WithoutGil released;
   cpu::swap_blocks(from, to, pairs, cpu::default_thread_pool(), where);
 }
 
 /// float weights `[head_dim]`; no data for None.
-cpu::RowsView to_weights(const char* where, const char* argument, const AnyObject& value,
-                         std::optional<Tensor>& tensor) {
-  cpu::RowsView view;
+RowsView to_weights(const char* where, const char* argument, const AnyObject& value,
+                    std::optional<Tensor>& tensor) {
+  RowsView view;
   if (value.is_none()) return view;
   tensor.emplace(where, argument, value);
   tensor->expect_dims(1, "(head_dim,)");
   tensor->expect_rows();
-  view = cpu::rows_view(tensor->data(), tensor->dtype(std::nullopt), 1, 1, tensor->size(0));
+  view = rows_view(tensor->data(), tensor->dtype(std::nullopt), 1, 1, tensor->size(0));
   return view;
 }
 
@@ -291,7 +288,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
   caches.expect_writable();
   const auto named = to_named(where, dtype);
   const Tensor keys(where, "k", k), values(where, "v", v);
-  cpu::RopeWriteKvCall call;
+  RopeWriteKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k_scale = caches.k_scale.view();
@@ -330,7 +327,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
       auto [made, data] =
           queries->make_like({call.q.num_tokens, call.q.num_heads, call.q.head_dim});
       call.q_out =
-          cpu::rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads, call.q.head_dim);
+          rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads, call.q.head_dim);
       rotated = std::move(made);
     } else {
       given.emplace(where, "out", out);
@@ -347,7 +344,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
   return py::reinterpret_borrow<AnyTensor>(rotated);
 }
 
-cpu::LseView to_lse(const Tensor& tensor, const cpu::RowsView& rows) {
+LseView to_lse(const Tensor& tensor, const RowsView& rows) {
   tensor.expect_dims(2, "(num_tokens, num_q_heads)");
   if (tensor.type() != ElementType{'f', 4}) tensor.refuse(" of " + tensor.type().name(), "float32");
   if (tensor.size(0) != rows.num_tokens || tensor.size(1) != rows.num_heads) {
@@ -364,7 +361,7 @@ std::pair<AnyTensor, AnyTensor> merge_attention_states(
   constexpr const char* where = "ops.merge_attention_states";
   const Tensor a(where, "o_a", o_a), b(where, "o_b", o_b);
   const Tensor weight_a(where, "lse_a", lse_a), weight_b(where, "lse_b", lse_b);
-  cpu::MergeStatesCall call;
+  MergeStatesCall call;
   call.o_a = to_rows(a, std::nullopt);
   call.o_b = to_rows(b, std::nullopt);
   call.lse_a = to_lse(weight_a, call.o_a);
@@ -381,10 +378,10 @@ std::pair<AnyTensor, AnyTensor> merge_attention_states(
     merged = out->first;
     merged_lse = out->second;
   } else {
-    const cpu::RowsView& like = call.o_a;
+    const RowsView& like = call.o_a;
     auto [made, data] = a.make_like({like.num_tokens, like.num_heads, like.head_dim});
     auto [made_lse, lse] = a.make_like({like.num_tokens, like.num_heads}, DType::float32);
-    call.o = cpu::rows_view(data, like.dtype, like.num_tokens, like.num_heads, like.head_dim);
+    call.o = rows_view(data, like.dtype, like.num_tokens, like.num_heads, like.head_dim);
     call.lse = {reinterpret_cast<float*>(lse), like.num_heads, 1};
     merged = std::move(made);
     merged_lse = std::move(made_lse);
