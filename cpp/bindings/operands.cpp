@@ -109,7 +109,7 @@ RowsView to_cache_rows(const Tensor& tensor, const CacheView& cache, bool latent
   return view;
 }
 
-Scale::Scale(const char* where, const char* argument, const AnyObject& value,
+Scale::Scale(const Site& where, const char* argument, const AnyObject& value,
              const CacheView& cache) {
   if (value.is_none()) return;
   const bool number = PyFloat_Check(value.ptr()) != 0 || PyLong_Check(value.ptr()) != 0;
@@ -151,7 +151,7 @@ Scale::Scale(const char* where, const char* argument, const AnyObject& value,
   view_.slot_stride = per_token ? elements(2) : 0;
 }
 
-Integers::Integers(const char* where, const char* argument, const AnyObject& value,
+Integers::Integers(const Site& where, const char* argument, const AnyObject& value,
                    std::size_t ndim, const char* expected)
     : owner_(list_as_array(where, argument, value)), tensor_(where, argument, owner_) {
   tensor_.expect_dims(ndim, expected);
@@ -199,7 +199,35 @@ void Integers::copy(std::int64_t row, std::int64_t count, T* to) const {
 template void Integers::copy<std::int32_t>(std::int64_t, std::int64_t, std::int32_t*) const;
 template void Integers::copy<std::int64_t>(std::int64_t, std::int64_t, std::int64_t*) const;
 
-std::vector<float> to_floats(const char* where, const char* argument, const AnyObject& value,
+std::vector<std::int64_t> one_a_token(const Site& where, const char* argument,
+                                      const AnyObject& value, std::int64_t num_tokens) {
+  const Integers given(where, argument, value, 1, "(num_tokens,)");
+  if (given.size() != num_tokens) {
+    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
+                                            std::to_string(given.size()) + " tokens; expected " +
+                                            std::to_string(num_tokens));
+  }
+  return given.values<std::int64_t>();
+}
+
+HostPairs::HostPairs(const Site& where, const char* argument, const AnyObject& pairs) {
+  // An empty list has one dimension.
+  if (py::isinstance<py::list>(pairs) && py::len(pairs) == 0) return;
+  const Integers given(where, argument, pairs, 2, "(num_pairs, 2)");
+  if (given.size(1) != 2) {
+    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
+                                            std::to_string(given.size(1)) +
+                                            " columns; expected 2: from and to");
+  }
+  pairs_.reserve(static_cast<std::size_t>(given.size()));
+  for (std::int64_t i = 0; i < given.size(); ++i) {
+    std::array<std::int64_t, 2> pair{};
+    given.copy(i, 2, pair.data());
+    pairs_.push_back({pair[0], pair[1]});
+  }
+}
+
+std::vector<float> to_floats(const Site& where, const char* argument, const AnyObject& value,
                              std::int64_t size) {
   py::object array = list_as_array(where, argument, value);
   if (!array.is(value))

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "pagedkv/ops/copy_blocks_call.hpp"
 #include "pagedkv/ops/views.hpp"
 #include "tensors.hpp"
 
@@ -30,7 +32,7 @@ namespace pagedkv::python {
 /// A number, float32 `[num_blocks, num_kv_heads]` or `[num_blocks, num_kv_heads, block_size]`.
 class Scale {
  public:
-  Scale(const char* where, const char* argument, const AnyObject& value, const CacheView& cache);
+  Scale(const Site& where, const char* argument, const AnyObject& value, const CacheView& cache);
   [[nodiscard]] const ScaleView& view() const noexcept { return view_; }
   /// The array; nothing for a number.
   [[nodiscard]] const std::optional<Tensor>& tensor() const noexcept { return tensor_; }
@@ -45,7 +47,7 @@ class Integers {
  public:
   /// @param value  an array of integers, or a list of them.
   /// @throws ShapeError for anything else, and unless there are `ndim` dimensions.
-  Integers(const char* where, const char* argument, const AnyObject& value, std::size_t ndim,
+  Integers(const Site& where, const char* argument, const AnyObject& value, std::size_t ndim,
            const char* expected);
   [[nodiscard]] std::int64_t size(std::size_t dim = 0) const noexcept { return tensor_.size(dim); }
   /// Copies the first `count` of row `row` (or of all, with one dimension).
@@ -64,8 +66,24 @@ class Integers {
   Tensor tensor_;
 };
 
+/// Integers, one a token, of 64 bits.
+/// @throws ShapeError for another number of them.
+[[nodiscard]] std::vector<std::int64_t> one_a_token(const Site& where, const char* argument,
+                                                    const AnyObject& value,
+                                                    std::int64_t num_tokens);
+
+/// `[num_pairs, 2]` blocks or slots, from and to, in memory of the CPU.
+class HostPairs {
+ public:
+  HostPairs(const Site& where, const char* argument, const AnyObject& pairs);
+  [[nodiscard]] std::span<const IndexPair> span() const noexcept { return pairs_; }
+
+ private:
+  std::vector<IndexPair> pairs_;
+};
+
 /// float32 `[size]`, from an array or a list of numbers, in memory that no other thread changes.
-[[nodiscard]] std::vector<float> to_floats(const char* where, const char* argument,
+[[nodiscard]] std::vector<float> to_floats(const Site& where, const char* argument,
                                            const AnyObject& value, std::int64_t size);
 
 /// @throws ShapeError for a name other than "HND" and "NHD".

@@ -9,16 +9,7 @@
 #include <vector>
 
 #include "operands.hpp"
-#include "pagedkv/cpu/copy_blocks.hpp"
-#include "pagedkv/cpu/dispatch.hpp"
-#include "pagedkv/cpu/gather_kv.hpp"
-#include "pagedkv/cpu/merge_attention_states.hpp"
-#include "pagedkv/cpu/mla_write.hpp"
-#include "pagedkv/cpu/rope_write_kv.hpp"
-#include "pagedkv/cpu/thread_pool.hpp"
-#include "pagedkv/cpu/write_kv.hpp"
-#include "sequences.hpp"
-#include "without_gil.hpp"
+#include "target.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -29,7 +20,7 @@ struct Caches {
   CacheView k, v;
   Scale k_scale, v_scale;
 
-  Caches(const char* where, const AnyObject& k_cache, const AnyObject& v_cache,
+  Caches(const Site& where, const AnyObject& k_cache, const AnyObject& v_cache,
          const AnyObject& k_factor, const AnyObject& v_factor, const py::str& layout,
          const DTypeLikeOrNone& dtype)
       : k_tensor(where, "k_cache", k_cache),
@@ -49,40 +40,10 @@ struct Caches {
   }
 };
 
-std::vector<std::int64_t> to_slots(const char* where, const AnyObject& slot_mapping,
-                                   std::int64_t num_tokens) {
-  const Integers slots(where, "slot_mapping", slot_mapping, 1, "(num_tokens,)");
-  if (slots.size() != num_tokens) {
-    pagedkv::detail::throw_shape(where, "slot_mapping of " + std::to_string(slots.size()) +
-                                            " slots; expected " + std::to_string(num_tokens) +
-                                            ", one a token");
-  }
-  return slots.values<std::int64_t>();
-}
-
-std::vector<IndexPair> to_pairs(const char* where, const char* argument, const AnyObject& pairs) {
-  // An empty list has one dimension.
-  if (py::isinstance<py::list>(pairs) && py::len(pairs) == 0) return {};
-  const Integers given(where, argument, pairs, 2, "(num_pairs, 2)");
-  if (given.size(1) != 2) {
-    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
-                                            std::to_string(given.size(1)) +
-                                            " columns; expected 2: from and to");
-  }
-  std::vector<IndexPair> copied;
-  copied.reserve(static_cast<std::size_t>(given.size()));
-  for (std::int64_t i = 0; i < given.size(); ++i) {
-    std::array<std::int64_t, 2> pair{};
-    given.copy(i, 2, pair.data());
-    copied.push_back({pair[0], pair[1]});
-  }
-  return copied;
-}
-
 void write_kv(const AnyObject& k, const AnyObject& v, const AnyObject& k_cache,
               const AnyObject& v_cache, const AnyObject& slot_mapping, const AnyObject& k_scale,
               const AnyObject& v_scale, const py::str& layout, const DTypeLikeOrNone& dtype) {
-  constexpr const char* where = "ops.write_kv";
+  const Site where("ops.write_kv");
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   caches.expect_writable();
   const Tensor keys(where, "k", k), values(where, "v", v);
@@ -93,17 +54,15 @@ void write_kv(const AnyObject& k, const AnyObject& v, const AnyObject& k_cache,
   call.v = to_cache_rows(values, caches.v);
   call.k_scale = caches.k_scale.view();
   call.v_scale = caches.v_scale.view();
-  const auto slots = to_slots(where, slot_mapping, call.k.num_tokens);
+  const target::Slots slots(where, slot_mapping, call.k.num_tokens);
   call.slot_mapping = slots.data();
-  const cpu::Kernels& kernels = cpu::kernels();
-  const WithoutGil released;
-  cpu::write_kv(call, cpu::default_thread_pool(), kernels, where);
+  target::write_kv(where, call);
 }
 
 void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_cache,
                const AnyObject& kpe_cache, const AnyObject& slot_mapping,
                const DTypeLikeOrNone& dtype) {
-  constexpr const char* where = "ops.mla_write";
+  const Site where("ops.mla_write");
   const auto named = to_named(where, dtype);
   const Tensor latent(where, "ckv", ckv), rotary(where, "kpe", kpe);
   const Tensor latents(where, "ckv_cache", ckv_cache), rotaries(where, "kpe_cache", kpe_cache);
@@ -114,11 +73,9 @@ void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_
   call.kpe_cache = to_latent_cache(rotaries, named);
   call.ckv = to_cache_rows(latent, call.ckv_cache, true);
   call.kpe = to_cache_rows(rotary, call.kpe_cache, true);
-  const auto slots = to_slots(where, slot_mapping, call.ckv.num_tokens);
+  const target::Slots slots(where, slot_mapping, call.ckv.num_tokens);
   call.slot_mapping = slots.data();
-  const cpu::Kernels& kernels = cpu::kernels();
-  const WithoutGil released;
-  cpu::mla_write(call, cpu::default_thread_pool(), kernels, where);
+  target::write_kv(where, as_write_kv(call));
 }
 
 /// The caller's array for a result, or a new one like `cache`'s.
@@ -127,7 +84,7 @@ struct GatheredRows {
   py::object array;
   RowsView view;
 
-  GatheredRows(const char* where, const char* argument, const AnyObject& out, const Tensor& like,
+  GatheredRows(const Site& where, const char* argument, const AnyObject& out, const Tensor& like,
                const CacheView& cache, const std::optional<DType>& dtype, std::int64_t num_tokens) {
     const DType type = dtype.value_or(cache.dtype);
     if (out.is_none()) {
@@ -155,29 +112,25 @@ std::pair<AnyTensor, AnyTensor> gather_kv(
     const AnyObject& seq_lens, const AnyObject& k_scale, const AnyObject& v_scale,
     const py::str& layout, const DTypeLikeOrNone& dtype, const DTypeLikeOrNone& out_dtype,
     const std::optional<std::pair<AnyObject, AnyObject>>& out) {
-  constexpr const char* where = "ops.gather_kv";
+  const Site where("ops.gather_kv");
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   const auto wanted = to_named(where, out_dtype);
-  Sequences sequences(where, block_tables, seq_lens);
+  target::Sequences sequences(where, block_tables, seq_lens);
   GatherKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k_scale = caches.k_scale.view();
   call.v_scale = caches.v_scale.view();
   sequences.bind(call);
-  const std::int64_t num_tokens = sequences.num_tokens();
   const AnyObject none = py::reinterpret_borrow<AnyObject>(py::none());
+  const std::int64_t num_tokens = out ? 0 : sequences.num_tokens();
   const GatheredRows keys(where, "out[0]", out ? out->first : none, caches.k_tensor, caches.k,
                           wanted, num_tokens);
   const GatheredRows values(where, "out[1]", out ? out->second : none, caches.v_tensor, caches.v,
                             wanted, num_tokens);
   call.k = keys.view;
   call.v = values.view;
-  {
-    const cpu::Kernels& kernels = cpu::kernels();
-    const WithoutGil released;
-    cpu::gather_kv(call, cpu::default_thread_pool(), kernels, where);
-  }
+  target::gather_kv(where, call);
   return {py::reinterpret_borrow<AnyTensor>(keys.array),
           py::reinterpret_borrow<AnyTensor>(values.array)};
 }
@@ -213,7 +166,7 @@ CacheView to_bytes(const Tensor& tensor, Layout layout, bool factor) {
 }
 
 /// The caches, and scales of one number a slot, each as bytes.
-std::vector<CacheView> to_views(const char* where, const AnyObject& caches, const AnyObject& scales,
+std::vector<CacheView> to_views(const Site& where, const AnyObject& caches, const AnyObject& scales,
                                 Layout layout, std::vector<Tensor>& tensors) {
   std::vector<CacheView> views;
   for (const py::handle cache : caches) {
@@ -230,42 +183,39 @@ std::vector<CacheView> to_views(const char* where, const AnyObject& caches, cons
 }
 
 void copy_blocks(const AnyObject& caches, const AnyObject& src_dst) {
-  constexpr const char* where = "ops.copy_blocks";
+  const Site where("ops.copy_blocks");
   std::vector<Tensor> tensors;
   const py::tuple no_scales;
   const auto views =
       to_views(where, caches, py::reinterpret_borrow<AnyObject>(no_scales), Layout::hnd, tensors);
-  const auto pairs = to_pairs(where, "src_dst", src_dst);
-  const WithoutGil released;
-  cpu::copy_blocks(views, pairs, cpu::default_thread_pool(), where);
+  const target::Pairs pairs(where, "src_dst", src_dst);
+  target::copy_blocks(where, views, pairs);
 }
 
 void move_slots(const AnyObject& caches, const AnyObject& slot_moves, const AnyObject& scales,
                 const py::str& layout) {
-  constexpr const char* where = "ops.move_slots";
+  const Site where("ops.move_slots");
   std::vector<Tensor> tensors;
   const auto views = to_views(where, caches, scales, to_layout(where, layout), tensors);
-  const auto pairs = to_pairs(where, "slot_moves", slot_moves);
-  const WithoutGil released;
-  cpu::move_slots(views, pairs, cpu::default_thread_pool(), where);
+  const target::Pairs pairs(where, "slot_moves", slot_moves);
+  target::move_slots(where, views, pairs);
 }
 
 void swap_blocks(const AnyObject& src_cache, const AnyObject& dst_cache, const AnyObject& src_dst) {
-  constexpr const char* where = "ops.swap_blocks";
-  const Tensor source(where, "src_cache", src_cache), target(where, "dst_cache", dst_cache);
-  if (source.type() != target.type()) {
-    target.refuse(" of " + target.type().name(), source.type().name() + ", as src_cache");
+  const Site where("ops.swap_blocks");
+  const Tensor from(where, "src_cache", src_cache, Place::either);
+  const Tensor to(where, "dst_cache", dst_cache, Place::either);
+  if (from.type() != to.type()) {
+    to.refuse(" of " + to.type().name(), from.type().name() + ", as src_cache");
   }
-  target.expect_writable();
-  const CacheView from = to_bytes(source, Layout::hnd, false);
-  const CacheView to = to_bytes(target, Layout::hnd, false);
-  const auto pairs = to_pairs(where, "src_dst", src_dst);
-  const WithoutGil released;
-  cpu::swap_blocks(from, to, pairs, cpu::default_thread_pool(), where);
+  to.expect_writable();
+  const HostPairs pairs(where, "src_dst", src_dst);
+  target::swap_blocks(where, to_bytes(from, Layout::hnd, false), to_bytes(to, Layout::hnd, false),
+                      pairs);
 }
 
 /// float weights `[head_dim]`; no data for None.
-RowsView to_weights(const char* where, const char* argument, const AnyObject& value,
+RowsView to_weights(const Site& where, const char* argument, const AnyObject& value,
                     std::optional<Tensor>& tensor) {
   RowsView view;
   if (value.is_none()) return view;
@@ -283,7 +233,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
                         const AnyObject& q_norm_weight, const AnyObject& k_norm_weight,
                         double norm_eps, const AnyObject& k_scale, const AnyObject& v_scale,
                         const py::str& layout, const DTypeLikeOrNone& dtype, const AnyObject& out) {
-  constexpr const char* where = "ops.rope_write_kv";
+  const Site where("ops.rope_write_kv");
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   caches.expect_writable();
   const auto named = to_named(where, dtype);
@@ -295,16 +245,10 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
   call.v_scale = caches.v_scale.view();
   call.k = to_rows(keys, named);
   call.v = to_cache_rows(values, caches.v);
-  const auto slots = to_slots(where, slot_mapping, call.k.num_tokens);
+  const target::Slots slots(where, slot_mapping, call.k.num_tokens);
   call.slot_mapping = slots.data();
-  const Integers at(where, "positions", positions, 1, "(num_tokens,)");
-  if (at.size() != call.k.num_tokens) {
-    pagedkv::detail::throw_shape(where, "positions of " + std::to_string(at.size()) +
-                                            " tokens; expected " +
-                                            std::to_string(call.k.num_tokens));
-  }
-  const auto places = at.values<std::int64_t>();
-  call.positions = places.data();
+  const target::Positions places(where, positions, call.k.num_tokens);
+  places.bind(call);
   const Tensor angles(where, "cos_sin_cache", cos_sin_cache);
   angles.expect_dims(2, "(max_position, rotary_dim)");
   angles.expect_rows();
@@ -336,11 +280,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
       rotated = out;
     }
   }
-  {
-    const cpu::Kernels& kernels = cpu::kernels();
-    const WithoutGil released;
-    cpu::rope_write_kv(call, cpu::default_thread_pool(), kernels, where);
-  }
+  target::rope_write_kv(where, call);
   return py::reinterpret_borrow<AnyTensor>(rotated);
 }
 
@@ -358,7 +298,7 @@ LseView to_lse(const Tensor& tensor, const RowsView& rows) {
 std::pair<AnyTensor, AnyTensor> merge_attention_states(
     const AnyObject& o_a, const AnyObject& lse_a, const AnyObject& o_b, const AnyObject& lse_b,
     const std::optional<std::pair<AnyObject, AnyObject>>& out) {
-  constexpr const char* where = "ops.merge_attention_states";
+  const Site where("ops.merge_attention_states");
   const Tensor a(where, "o_a", o_a), b(where, "o_b", o_b);
   const Tensor weight_a(where, "lse_a", lse_a), weight_b(where, "lse_b", lse_b);
   MergeStatesCall call;
@@ -386,11 +326,7 @@ std::pair<AnyTensor, AnyTensor> merge_attention_states(
     merged = std::move(made);
     merged_lse = std::move(made_lse);
   }
-  {
-    const cpu::Kernels& kernels = cpu::kernels();
-    const WithoutGil released;
-    cpu::merge_attention_states(call, cpu::default_thread_pool(), kernels, where);
-  }
+  target::merge_attention_states(where, call);
   return {py::reinterpret_borrow<AnyTensor>(merged), py::reinterpret_borrow<AnyTensor>(merged_lse)};
 }
 
