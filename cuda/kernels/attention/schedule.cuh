@@ -1,0 +1,256 @@
+#pragma once
+
+// Who does what. Known only on the device, so that lengths need not come to the host and a captured
+// graph serves any lengths: every thread block finds its own share, from the lengths alone.
+//
+// A unit is a tile of query rows of one sequence and one head of keys and values, over all the tokens
+// that they see. Units stand in a line, each as long as it has rounds (`Tiling::kRoundTokens`), and
+// the line is cut into equal shares, one a thread block: the card is busy to the end, whatever the
+// lengths. Where a cut falls into a unit, its parts go to slots, and the block that finishes last
+// merges them in their order.
+//
+// Batch invariant, a unit is cut into pieces that depend on it alone, and the line is one of pieces.
+
+#include <cstdint>
+
+#include "cuda/kernels/attention/tiling.cuh"
+
+namespace pagedkv::cuda::attention {
+
+inline constexpr unsigned kAllLanes = 0xffffffffU;
+
+__device__ __forceinline__ void report(const Params& p, unsigned bits) {
+  if (p.error != nullptr) atomicOr(p.error, bits);
+}
+
+template <class N>
+__device__ __forceinline__ N divide_up(N a, N b) {
+  return (a + b - 1) / b;
+}
+
+/// One sequence of the call: numbers that can be relied on, whatever the arrays hold.
+struct Sequence {
+  int first_query = 0;
+  int num_queries = 0;
+  int length = 0;
+  int context = 0;  ///< tokens before the new ones
+
+  /// A row is a query of one head: row r is query r / group, head r % group of the group.
+  [[nodiscard]] __device__ __forceinline__ int rows(const Params& p) const {
+    return num_queries * p.group;
+  }
+};
+
+__device__ inline Sequence sequence_of(const Params& p, int seq) {
+  int first = seq, last = seq + 1;
+  if (p.query_start_loc != nullptr) {
+    first = p.query_start_loc[seq];
+    last = p.query_start_loc[seq + 1];
+  }
+  Sequence s;
+  s.first_query = min(max(first, 0), p.num_tokens);
+  const int end = min(max(last, s.first_query), p.num_tokens);
+  s.num_queries = end - s.first_query;
+  const int length = p.seq_lens[seq];
+  s.length = min(max(length, 0), p.max_length);
+  s.context = s.length - s.num_queries;
+  const bool gap = (seq == 0 && first != 0) || (seq == p.num_seqs - 1 && last != p.num_tokens);
+  const bool short_length = s.length < s.num_queries && s.length != 0;
+  const bool too_long = length > p.max_length && s.num_queries != 0;
+  if (first != s.first_query || last != end || gap || length < 0 || short_length || too_long) {
+    report(p, kBadLength);
+  }
+  return s;
+}
+
+/// Tokens that some row of a tile sees: [0, sinks) and [begin, end). They are counted as one line.
+struct Span {
+  int sinks;
+  int begin;
+  int end;
+
+  [[nodiscard]] __device__ __forceinline__ int count() const { return sinks + end - begin; }
+  /// Of the i-th of them.
+  [[nodiscard]] __device__ __forceinline__ int position(int i) const {
+    return i < sinks ? i : i - sinks + begin;
+  }
+};
+
+__device__ inline Span span_of(const Params& p, const Sequence& s, int first_row, int num_rows) {
+  const int lowest = s.context + first_row / p.group;
+  const int highest = s.context + (first_row + num_rows - 1) / p.group;
+  Span span;
+  span.end = p.causal ? min(max(highest + 1, 0), s.length) : s.length;
+  span.begin = p.window == 0 ? 0 : min(max(lowest - p.window + 1, 0), span.end);
+  span.sinks = min(p.sink_tokens, span.end);
+  if (span.begin <= span.sinks) span.begin = span.sinks = 0;
+  return span;
+}
+
+/// A part of a unit.
+struct Item {
+  Sequence sequence;
+  int seq;
+  int kv_head;
+  int first_row;
+  int num_rows;
+  Span span;
+  int first;  ///< tokens [first, last) of the span
+  int last;
+  int part;  ///< of num_parts, whose slots are one after the other
+  int num_parts;
+  std::int64_t first_slot;
+};
+
+/// What of the line a unit is.
+template <class T>
+struct Cost {
+  int rounds;  ///< at least one, so that a unit that sees nothing has its result too
+  int piece;   ///< batch invariant: rounds of a piece
+  int length;  ///< in the line
+
+  __device__ __forceinline__ Cost(const Params& p, const Span& span)
+      : rounds(max(divide_up(span.count(), T::kRoundTokens), 1)), piece(1), length(rounds) {
+    if (p.piece_rounds == 0) return;
+    piece = max(p.piece_rounds, divide_up(rounds, p.most_pieces));
+    length = divide_up(rounds, piece);
+  }
+};
+
+template <class T>
+__device__ inline std::int64_t cost_of_sequence(const Params& p, int seq) {
+  const Sequence s = sequence_of(p, seq);
+  const int rows = s.rows(p);
+  if (rows < p.fewest_rows || rows > p.most_rows) return 0;
+  std::int64_t cost = 0;
+  for (int row = 0; row < rows; row += T::kRows) {
+    cost += Cost<T>(p, span_of(p, s, row, min(rows - row, T::kRows))).length;
+  }
+  return cost * p.num_kv_heads;
+}
+
+/// Where in the line as many sequences as there are threads end, from `first`; returns their sum.
+template <class T>
+__device__ inline std::int64_t sum_costs(const Params& p, int first, std::int64_t* sums,
+                                         std::int64_t* of_warps) {
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
+  const int seq = first + thread;
+  long long cost = seq < p.num_seqs ? cost_of_sequence<T>(p, seq) : 0;
+#pragma unroll
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const long long below = __shfl_up_sync(kAllLanes, cost, static_cast<unsigned>(distance));
+    if (lane >= distance) cost += below;
+  }
+  if (lane == kWarp - 1) of_warps[warp] = cost;
+  __syncthreads();
+  for (int i = 0; i < warp; ++i) cost += of_warps[i];
+  sums[thread] = cost;
+  __syncthreads();
+  return sums[T::kThreads - 1];
+}
+
+/// The block's share of the line.
+struct Share {
+  std::int64_t length;  ///< of each
+  std::int64_t first;
+  std::int64_t last;
+
+  __device__ __forceinline__ Share(const Params& p, std::int64_t total) {
+    length = max(divide_up(total, static_cast<std::int64_t>(gridDim.x)),
+                 static_cast<std::int64_t>(p.least_share));
+    first = min(length * blockIdx.x, total);
+    last = min(first + length, total);
+  }
+};
+
+/// Calls `work(item)` for what of a unit is in the share. The unit begins at `start`.
+template <class T, class Work>
+__device__ inline void visit_unit(const Params& p, const Share& share, Item item,
+                                  std::int64_t start, const Cost<T>& cost, Work&& work) {
+  const int first = static_cast<int>(max(share.first - start, std::int64_t{0}));
+  const int last = static_cast<int>(min(share.last - start, std::int64_t{cost.length}));
+  const auto tokens = [&](int rounds) {
+    return rounds >= cost.rounds ? item.span.count() : rounds * T::kRoundTokens;
+  };
+  if (p.piece_rounds != 0) {
+    item.num_parts = cost.length;
+    item.first_slot = start;
+    for (int piece = first; piece < last; ++piece) {
+      item.part = piece;
+      item.first = tokens(piece * cost.piece);
+      item.last = tokens((piece + 1) * cost.piece);
+      work(item);
+    }
+    return;
+  }
+  // The parts of a unit are at most all but one of the slots that begin here: those of two a block.
+  const auto first_block = static_cast<int>(start / share.length);
+  const auto last_block = static_cast<int>((start + cost.length - 1) / share.length);
+  item.num_parts = last_block - first_block + 1;
+  item.first_slot = 2 * std::int64_t{first_block} + 1;
+  item.part = static_cast<int>(blockIdx.x) - first_block;
+  item.first = tokens(first);
+  item.last = tokens(last);
+  work(item);
+}
+
+/// The first of `count` growing numbers that is above `x`; `count` where none is.
+__device__ inline int first_above(const std::int64_t* numbers, int count, std::int64_t x) {
+  int low = 0, high = count;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (numbers[middle] > x) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+/// Calls `work(item)` for all that the block has to do. All threads come here together.
+/// @param sums      of `kThreads`, in shared memory.
+/// @param of_warps  of eight, likewise.
+template <class T, class Work>
+__device__ inline void for_each_item(const Params& p, std::int64_t* sums, std::int64_t* of_warps,
+                                     Work&& work) {
+  std::int64_t total = 0;
+  for (int first = 0; first < p.num_seqs; first += T::kThreads) {
+    total += sum_costs<T>(p, first, sums, of_warps);
+  }
+  const Share share(p, total);
+  if (share.first >= share.last) return;
+  std::int64_t base = 0;
+  for (int first = 0; first < p.num_seqs && base < share.last; first += T::kThreads) {
+    const std::int64_t sum =
+        p.num_seqs <= T::kThreads ? total : sum_costs<T>(p, first, sums, of_warps);
+    const int count = min(p.num_seqs - first, T::kThreads);
+    for (int i = first_above(sums, count, share.first - base); i < count; ++i) {
+      const std::int64_t begin = base + (i == 0 ? 0 : sums[i - 1]);
+      const std::int64_t of_head = (base + sums[i] - begin) / p.num_kv_heads;
+      if (begin >= share.last) break;
+      if (of_head == 0) continue;
+      Item item;
+      item.seq = first + i;
+      item.sequence = sequence_of(p, item.seq);
+      const int rows = item.sequence.rows(p);
+      const std::int64_t skipped = max(share.first - begin, std::int64_t{0}) / of_head;
+      for (int head = static_cast<int>(skipped); head < p.num_kv_heads; ++head) {
+        std::int64_t start = begin + head * of_head;
+        if (start >= share.last) break;
+        item.kv_head = head;
+        for (int row = 0; row < rows && start < share.last; row += T::kRows) {
+          item.first_row = row;
+          item.num_rows = min(rows - row, T::kRows);
+          item.span = span_of(p, item.sequence, row, item.num_rows);
+          const Cost<T> cost(p, item.span);
+          if (start + cost.length > share.first) visit_unit(p, share, item, start, cost, work);
+          start += cost.length;
+        }
+      }
+    }
+    base += sum;
+  }
+}
+
+}  // namespace pagedkv::cuda::attention
