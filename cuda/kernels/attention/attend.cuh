@@ -2,9 +2,10 @@
 
 // The attention kernel: decode, drafts and chunked prefill, of any dtype, by its `Tiling`.
 //
-// A block goes through its share of the work. For each item it loads a tile of query rows; then each
-// of its teams runs a pipeline: tokens are looked up in the block table one tile ahead of the copies,
-// copies run `kStages - 1` tiles ahead of the arithmetic, and arithmetic keeps a running softmax.
+// A block goes through its share of the work. For each item it loads a tile of query rows; then
+// each of its teams runs a pipeline: tokens are looked up in the block table one tile ahead of the
+// copies, copies run `kStages - 1` tiles ahead of the arithmetic, and arithmetic keeps a running
+// softmax.
 
 #include <cstddef>
 #include <cstdint>
@@ -33,7 +34,9 @@ __device__ __forceinline__ void run_pipeline(const Params& p, const Item& item, 
   const auto stage = [&](int tile) {
     return Stage<T>(stages + (team * T::kStages + tile % T::kStages) * T::kStage);
   };
-  const auto first_of = [&](int tile) { return item.first + (tile * T::kTeams + team) * T::kTokens; };
+  const auto first_of = [&](int tile) {
+    return item.first + (tile * T::kTeams + team) * T::kTokens;
+  };
   const int left = item.last - first_of(0);
   const int count = left <= 0 ? 0 : (left - 1) / T::kRoundTokens + 1;
   const bool has_rows = results.place.row(0) - results.place.group < item.num_rows;
@@ -79,25 +82,24 @@ __global__ void __launch_bounds__(T::kThreads) attend_kernel(const __grid_consta
   auto* const rows = reinterpret_cast<Row*>(shared + Layout::kRowsAt);
   auto* const sources = reinterpret_cast<Source*>(shared + Layout::kSources);
   auto* const scratch = reinterpret_cast<std::int64_t*>(shared + Layout::kScratch);
-  for_each_item<T>(p, reinterpret_cast<std::int64_t*>(shared + Layout::kSums), scratch,
-                   [&](const Item& item) {
-                     load_queries<T>(p, item, queries, rows);
-                     clear_key_tails<T>(p, stages);
-                     __syncthreads();
-                     Results<T> results(p, item, queries, rows);
-                     run_pipeline<T>(p, item, sources, stages, results);
-                     results.complete();
-                     const Writer<T> writer(p, item, rows);
-                     if constexpr (T::kTeams > 1) {
-                       __syncthreads();  // the stages are free
-                       exchange_results<T>(p, item, results, writer,
-                                           reinterpret_cast<float*>(stages));
-                     } else {
-                       write_results<T>(p, item, results, writer);
-                     }
-                     writer.merge_if_last(reinterpret_cast<int*>(scratch));
-                     __syncthreads();  // queries, rows and stages are free
-                   });
+  for_each_item<T>(
+      p, reinterpret_cast<std::int64_t*>(shared + Layout::kSums), scratch, [&](const Item& item) {
+        load_queries<T>(p, item, queries, rows);
+        clear_key_tails<T>(p, stages);
+        __syncthreads();
+        Results<T> results(p, item, queries, rows);
+        run_pipeline<T>(p, item, sources, stages, results);
+        results.complete();
+        const Writer<T> writer(p, item, rows);
+        if constexpr (T::kTeams > 1) {
+          __syncthreads();  // the stages are free
+          exchange_results<T>(p, item, results, writer, reinterpret_cast<float*>(stages));
+        } else {
+          write_results<T>(p, item, results, writer);
+        }
+        writer.merge_if_last(reinterpret_cast<int*>(scratch));
+        __syncthreads();  // queries, rows and stages are free
+      });
 }
 
 }  // namespace pagedkv::cuda::attention

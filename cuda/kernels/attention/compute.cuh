@@ -37,7 +37,8 @@ __device__ __forceinline__ float weight_of(float score, float maximum) {
   return exp2_approx(score - (maximum == kNothing ? 0 : maximum));
 }
 
-/// cap * tanh(x). The error is one of the result's size, not of small x: it is added to other scores.
+/// cap * tanh(x). The error is one of the result's size, not of small x: it is added to other
+/// scores.
 __device__ __forceinline__ float capped(float x, float cap) {
   return cap * (1 - 2 / (1 + exp2_approx(x * (2 * kLog2E))));
 }
@@ -219,8 +220,8 @@ class Results {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float(&s)[2][4] = scores[m];
-        float most = max(max(s[0][2 * half], s[0][2 * half + 1]),
-                         max(s[1][2 * half], s[1][2 * half + 1]));
+        float most =
+            max(max(s[0][2 * half], s[0][2 * half + 1]), max(s[1][2 * half], s[1][2 * half + 1]));
         most = max(most, __shfl_xor_sync(kAllLanes, most, 1));
         most = max(most, __shfl_xor_sync(kAllLanes, most, 2));
         highest[m][half] = most > maximum[m][half] + kMargin ? most : maximum[m][half];
@@ -271,8 +272,7 @@ class Results {
 #pragma unroll
     for (int m = 0; m < T::kRowTiles; ++m) left[m] = Math::left(weights[m]);
     const int size = T::Stored::element_bytes(p_);
-    const std::byte* const value = stage.values +
-                                   (first + 2 * place.in_group) * T::kValueStride +
+    const std::byte* const value = stage.values + (first + 2 * place.in_group) * T::kValueStride +
                                    (place.first_dim + 4 * place.group) * size;
 #pragma unroll
     for (int d = 0; d < T::kDimGroups; ++d) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// From the running results of warps to the result: teams, then parts, are put together in their order.
+// From the running results of warps to the result: teams, then parts, are put together in their
+// order.
 
 #include <cstdint>
 
@@ -27,8 +28,7 @@ class Writer {
     float* const slot = slot_of(item_.part);
     *reinterpret_cast<float4*>(slot + r * p_.v_head_dim + dim) = sums;
     if (dim != 0) return;
-    *reinterpret_cast<float2*>(totals_of(slot) + 2 * r) =
-        make_float2(total.maximum, total.weight);
+    *reinterpret_cast<float2*>(totals_of(slot) + 2 * r) = make_float2(total.maximum, total.weight);
   }
 
   /// Merges the parts of the unit, if all of them have been written: a warp a row.
@@ -98,8 +98,7 @@ class Writer {
   __device__ __forceinline__ void write_result(int r, int dim, const Total& total,
                                                float4 sums) const {
     const Row& row = rows_[r];
-    const float sink =
-        p_.sink_logits == nullptr ? kNothing : p_.sink_logits[row.head] * kLog2E;
+    const float sink = p_.sink_logits == nullptr ? kNothing : p_.sink_logits[row.head] * kLog2E;
     const float maximum = max(total.maximum, sink);
     const float scale = weight_of(total.maximum, maximum);
     const float weight = scale * total.weight + weight_of(sink, maximum);
@@ -134,8 +133,10 @@ class Writer {
     if (p_.aligned_rows) {
       *reinterpret_cast<uint2*>(at) = pairs;
     } else {
-      at[0] = static_cast<unsigned short>(pairs.x), at[1] = static_cast<unsigned short>(pairs.x >> 16);
-      at[2] = static_cast<unsigned short>(pairs.y), at[3] = static_cast<unsigned short>(pairs.y >> 16);
+      at[0] = static_cast<unsigned short>(pairs.x),
+      at[1] = static_cast<unsigned short>(pairs.x >> 16);
+      at[2] = static_cast<unsigned short>(pairs.y),
+      at[3] = static_cast<unsigned short>(pairs.y >> 16);
     }
   }
 
@@ -177,8 +178,8 @@ __device__ __forceinline__ void write_results(const Params& p, const Item& item,
 /// Teams of one warp had different tokens, and put their results together in shared memory.
 template <class T>
 __device__ __forceinline__ void exchange_results(const Params& p, const Item& item,
-                                                 const Results<T>& results,
-                                                 const Writer<T>& writer, float* exchange) {
+                                                 const Results<T>& results, const Writer<T>& writer,
+                                                 float* exchange) {
   constexpr int stride = T::kValueDims + 4;  // keeps the stores of a warp in different banks
   float* const all_totals = exchange + T::kTeams * 16 * stride;
   const Place<T>& place = results.place;

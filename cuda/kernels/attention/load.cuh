@@ -101,16 +101,17 @@ struct Stage {
 /// The token that a lane looks up, and the id of its block.
 struct Token {
   int position;  ///< -1: none
+  int index;     ///< of its block in the sequence
   int block;
   int slot;
 };
 
 /// The block id is on its way when this returns: what needs it comes later.
 __device__ __forceinline__ Token look_up(const Params& p, const Item& item, int i) {
-  if (i >= item.last) return {-1, 0, 0};
+  if (i >= item.last) return {-1, 0, 0, 0};
   const int position = item.span.position(i);
   const int index = p.block_shift >= 0 ? position >> p.block_shift : position / p.block_size;
-  return {position, p.block_tables[item.seq * p.block_table_stride + index],
+  return {position, index, p.block_tables[item.seq * p.block_table_stride + index],
           position - index * p.block_size};
 }
 
@@ -132,7 +133,8 @@ class Loader {
     if (thread_ >= T::kTokens) return;
     Token& t = token_;
     if (t.position >= 0 && (t.block < 0 || t.block >= p_.num_blocks)) {
-      report(p_, kBadBlockId);
+      report(p_.errors, Mistake::block, t.block, item_.seq * p_.block_table_stride + t.index, 0,
+             p_.num_blocks);
       t.position = -1;
     }
     const auto row = [&](const Cache& cache) {
@@ -219,7 +221,7 @@ class Loader {
   const Item& item_;
   Source* sources_;
   int thread_;
-  Token token_{-1, 0, 0};
+  Token token_{-1, 0, 0, 0};
 };
 
 /// Zeros in what of the last 16 dims of keys no copy fills.
@@ -231,8 +233,7 @@ __device__ inline void clear_key_tails(const Params& p, std::byte* stages) {
   if (filled == end) return;
   constexpr int rows = T::kTeams * T::kStages * T::kTokens;
   for (int i = static_cast<int>(threadIdx.x); i < rows; i += T::kThreads) {
-    std::byte* const row =
-        stages + i / T::kTokens * T::kStage + i % T::kTokens * T::kKeyStride;
+    std::byte* const row = stages + i / T::kTokens * T::kStage + i % T::kTokens * T::kKeyStride;
     for (int at = filled; at < end; ++at) row[at] = std::byte{0};
   }
 }

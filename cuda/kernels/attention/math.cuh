@@ -3,11 +3,12 @@
 // Products of tiles on tensor cores, in float16, bfloat16 and float32.
 //
 // An mma multiplies 16 rows by 16 terms with 16 terms by 8 columns (float32: in two steps of 8
-// terms). Of the 16 terms a lane holds 4, of row g = lane / 4 and g + 8, and of column g. Which 4 the
-// hardware says, but a sum has no order: we number terms so that lane t = lane % 4 of a group has
-// four neighbours, a "quad", which one load from memory brings, whatever the element type. So the
-// dims 4t to 4t + 3 of 16 are lane t's in queries * keys. In weights * values it has the tokens whose
-// scores it holds, 2t, 2t + 1, 2t + 8 and 2t + 9 of 16, and quads of the dims 4g to 4g + 3 of 32.
+// terms). Of the 16 terms a lane holds 4, of row g = lane / 4 and g + 8, and of column g. Which 4
+// the hardware says, but a sum has no order: we number terms so that lane t = lane % 4 of a group
+// has four neighbours, a "quad", which one load from memory brings, whatever the element type. So
+// the dims 4t to 4t + 3 of 16 are lane t's in queries * keys. In weights * values it has the tokens
+// whose scores it holds, 2t, 2t + 1, 2t + 8 and 2t + 9 of 16, and quads of the dims 4g to 4g + 3
+// of 32.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -33,8 +34,8 @@ __device__ __forceinline__ std::uint32_t pack(float x, float y) {
     return bits_of(__floats2half2_rn(x, y));
   } else {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
-    return __bfloat16_as_ushort(pair.x) |
-           static_cast<std::uint32_t>(__bfloat16_as_ushort(pair.y)) << 16;
+    return __bfloat16_as_ushort(pair.x) | static_cast<std::uint32_t>(__bfloat16_as_ushort(pair.y))
+                                              << 16;
   }
 }
 
@@ -214,8 +215,9 @@ struct Stored<DType::int8, uint2> {
   static __device__ __forceinline__ uint2 load(const std::byte* p) {
     const auto bytes = *reinterpret_cast<const std::uint32_t*>(p) ^ 0x80808080U;
     const auto convert = [](std::uint32_t pair) {
-      const __half2 sum = __halves2half2(__ushort_as_half(static_cast<unsigned short>(pair & 0xffffU)),
-                                         __ushort_as_half(static_cast<unsigned short>(pair >> 16)));
+      const __half2 sum =
+          __halves2half2(__ushort_as_half(static_cast<unsigned short>(pair & 0xffffU)),
+                         __ushort_as_half(static_cast<unsigned short>(pair >> 16)));
       return bits_of(__hsub2(sum, __float2half2_rn(1152.0F)));
     };
     return make_uint2(convert(__byte_perm(bytes, 0x64U, 0x4140)),

@@ -5,9 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/error_word.hpp"
 #include "pagedkv/core/dtype.hpp"
 
 namespace pagedkv::cuda::attention {
+
+/// A sequence of as many rows has few: one tensor-core tile.
+inline constexpr int kFewRows = 16;
 
 /// `[num_tokens, num_heads, ...]`, strides in bytes.
 struct Rows {
@@ -33,12 +37,6 @@ struct Factors {
   std::int64_t slot_stride = 0;
 };
 
-/// Bits of the error word.
-enum ErrorBits : unsigned {
-  kBadBlockId = 1,  ///< a block id out of range, where a token is read
-  kBadLength = 2,   ///< lengths or starts that do not go together, or do not fit the block table
-};
-
 struct Params {
   Rows q;       ///< `[num_tokens, num_q_heads, head_dim]`
   Rows q_rope;  ///< MLA: the second part of the queries
@@ -60,7 +58,8 @@ struct Params {
   int block_size = 1;
   int block_shift = -1;  ///< log2 of block_size, -1 where it is no power of two
   int num_blocks = 0;
-  /// Width of the copies from the caches: 16 or 8 bytes, where all rows are so aligned; otherwise 1.
+  /// Width of the copies from the caches: 16 or 8 bytes, where all rows are so aligned;
+  /// otherwise 1.
   int copy_bytes = 1;
   bool aligned_rows = false;  ///< four elements of q, and of out, may be moved at a time
 
@@ -85,15 +84,15 @@ struct Params {
   std::int64_t tree_mask_stride = 0;
 
   // How the work is shared out: see schedule.cuh.
-  int fewest_rows = 1;  ///< sequences with fewer rows (new tokens * group), or with more, are
-  int most_rows = 0;    ///< not this launch's
-  int least_share = 1;  ///< of a thread block, in rounds
+  int fewest_rows = 1;   ///< sequences with fewer rows (new tokens * group), or with more, are
+  int most_rows = 0;     ///< not this launch's
+  int least_share = 1;   ///< of a thread block, in rounds
   int piece_rounds = 0;  ///< batch invariant: least rounds of a piece; 0: pieces as the card wants
-  int most_pieces = 1;  ///< batch invariant: of one unit
+  int most_pieces = 1;   ///< batch invariant: of one unit
   float* partials = nullptr;     ///< slots of `slot_floats`
   std::int64_t slot_floats = 0;  ///< rows of a tile * v_head_dim, then 2 for each row
   unsigned* arrivals = nullptr;  ///< for each slot, 0 between launches
-  unsigned* error = nullptr;     ///< error word; null: not wanted
+  ErrorWord* errors = nullptr;
 };
 
 }  // namespace pagedkv::cuda::attention

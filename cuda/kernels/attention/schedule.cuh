@@ -3,25 +3,23 @@
 // Who does what. Known only on the device, so that lengths need not come to the host and a captured
 // graph serves any lengths: every thread block finds its own share, from the lengths alone.
 //
-// A unit is a tile of query rows of one sequence and one head of keys and values, over all the tokens
-// that they see. Units stand in a line, each as long as it has rounds (`Tiling::kRoundTokens`), and
-// the line is cut into equal shares, one a thread block: the card is busy to the end, whatever the
-// lengths. Where a cut falls into a unit, its parts go to slots, and the block that finishes last
-// merges them in their order.
+// A unit is a tile of query rows of one sequence and one head of keys and values, over all the
+// tokens that they see. Units stand in a line, each as long as it has rounds
+// (`Tiling::kRoundTokens`), and the line is cut into equal shares, one a thread block: the card is
+// busy to the end, whatever the lengths. Where a cut falls into a unit, its parts go to slots, and
+// the block that finishes last merges them in their order.
 //
-// Batch invariant, a unit is cut into pieces that depend on it alone, and the line is one of pieces.
+// Batch invariant, a unit is cut into pieces that depend on it alone, and the line is one of
+// pieces.
 
 #include <cstdint>
 
 #include "cuda/kernels/attention/tiling.cuh"
+#include "cuda/kernels/report.cuh"
 
 namespace pagedkv::cuda::attention {
 
 inline constexpr unsigned kAllLanes = 0xffffffffU;
-
-__device__ __forceinline__ void report(const Params& p, unsigned bits) {
-  if (p.error != nullptr) atomicOr(p.error, bits);
-}
 
 template <class N>
 __device__ __forceinline__ N divide_up(N a, N b) {
@@ -47,18 +45,24 @@ __device__ inline Sequence sequence_of(const Params& p, int seq) {
     first = p.query_start_loc[seq];
     last = p.query_start_loc[seq + 1];
   }
+  const bool from_start = seq != 0 || first == 0;
+  const bool to_end = seq != p.num_seqs - 1 || last == p.num_tokens;
   Sequence s;
   s.first_query = min(max(first, 0), p.num_tokens);
   const int end = min(max(last, s.first_query), p.num_tokens);
+  if (first != s.first_query || !from_start) {
+    report(p.errors, Mistake::query_start, first, seq, 0, seq == 0 ? 1 : p.num_tokens + 1);
+  } else if (last != end || !to_end) {
+    report(p.errors, Mistake::query_start, last, seq + 1, to_end ? first : p.num_tokens,
+           p.num_tokens + 1);
+  }
   s.num_queries = end - s.first_query;
   const int length = p.seq_lens[seq];
+  const int least = length == 0 ? 0 : s.num_queries;
   s.length = min(max(length, 0), p.max_length);
   s.context = s.length - s.num_queries;
-  const bool gap = (seq == 0 && first != 0) || (seq == p.num_seqs - 1 && last != p.num_tokens);
-  const bool short_length = s.length < s.num_queries && s.length != 0;
-  const bool too_long = length > p.max_length && s.num_queries != 0;
-  if (first != s.first_query || last != end || gap || length < 0 || short_length || too_long) {
-    report(p, kBadLength);
+  if (length < least || (length != s.length && s.num_queries != 0)) {
+    report(p.errors, Mistake::length, length, seq, least, std::int64_t{p.max_length} + 1);
   }
   return s;
 }
@@ -102,51 +106,75 @@ struct Item {
   std::int64_t first_slot;
 };
 
+/// Whether a sequence is cut, batch invariant: those of one token, and of few rows. The parts of
+/// all the tiles of a prompt would take much memory, and a prompt has parallelism enough.
+__device__ __forceinline__ bool is_cut(const Params& p, const Sequence& s) {
+  return p.piece_rounds != 0 && (s.num_queries == 1 || s.rows(p) <= kFewRows);
+}
+
 /// What of the line a unit is.
 template <class T>
 struct Cost {
   int rounds;  ///< at least one, so that a unit that sees nothing has its result too
-  int piece;   ///< batch invariant: rounds of a piece
+  int piece;   ///< rounds of a piece, batch invariant
   int length;  ///< in the line
 
-  __device__ __forceinline__ Cost(const Params& p, const Span& span)
+  __device__ __forceinline__ Cost(const Params& p, const Sequence& s, const Span& span)
       : rounds(max(divide_up(span.count(), T::kRoundTokens), 1)), piece(1), length(rounds) {
     if (p.piece_rounds == 0) return;
-    piece = max(p.piece_rounds, divide_up(rounds, p.most_pieces));
+    piece = is_cut(p, s) ? max(p.piece_rounds, divide_up(rounds, p.most_pieces)) : rounds;
     length = divide_up(rounds, piece);
   }
 };
 
+/// A place in the line, and how many slots there are before it: batch invariant, each piece of what
+/// is cut has one. Both are added up as one number.
+struct Mark {
+  std::int64_t place;
+  std::int64_t slots;
+
+  static constexpr int kPlaceBits = 40;
+  __device__ __forceinline__ Mark(std::int64_t place_, std::int64_t slots_)
+      : place(place_), slots(slots_) {}
+  explicit __device__ __forceinline__ Mark(std::int64_t both)
+      : place(both & ((std::int64_t{1} << kPlaceBits) - 1)), slots(both >> kPlaceBits) {}
+  [[nodiscard]] __device__ __forceinline__ std::int64_t both() const {
+    return place | slots << kPlaceBits;
+  }
+};
+
+/// What a sequence adds to the line.
 template <class T>
-__device__ inline std::int64_t cost_of_sequence(const Params& p, int seq) {
+__device__ inline Mark cost_of_sequence(const Params& p, int seq) {
   const Sequence s = sequence_of(p, seq);
   const int rows = s.rows(p);
-  if (rows < p.fewest_rows || rows > p.most_rows) return 0;
+  if (rows < p.fewest_rows || rows > p.most_rows) return {0, 0};
   std::int64_t cost = 0;
   for (int row = 0; row < rows; row += T::kRows) {
-    cost += Cost<T>(p, span_of(p, s, row, min(rows - row, T::kRows))).length;
+    cost += Cost<T>(p, s, span_of(p, s, row, min(rows - row, T::kRows))).length;
   }
-  return cost * p.num_kv_heads;
+  cost *= p.num_kv_heads;
+  return {cost, is_cut(p, s) ? cost : 0};
 }
 
-/// Where in the line as many sequences as there are threads end, from `first`; returns their sum.
+/// Marks where as many sequences as there are threads end, from `first`; returns that of the last.
 template <class T>
-__device__ inline std::int64_t sum_costs(const Params& p, int first, std::int64_t* sums,
+__device__ inline std::int64_t sum_costs(const Params& p, int first, std::int64_t* marks,
                                          std::int64_t* of_warps) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
   const int seq = first + thread;
-  long long cost = seq < p.num_seqs ? cost_of_sequence<T>(p, seq) : 0;
+  long long sum = seq < p.num_seqs ? cost_of_sequence<T>(p, seq).both() : 0;
 #pragma unroll
   for (int distance = 1; distance < kWarp; distance *= 2) {
-    const long long below = __shfl_up_sync(kAllLanes, cost, static_cast<unsigned>(distance));
-    if (lane >= distance) cost += below;
+    const long long below = __shfl_up_sync(kAllLanes, sum, static_cast<unsigned>(distance));
+    if (lane >= distance) sum += below;
   }
-  if (lane == kWarp - 1) of_warps[warp] = cost;
+  if (lane == kWarp - 1) of_warps[warp] = sum;
   __syncthreads();
-  for (int i = 0; i < warp; ++i) cost += of_warps[i];
-  sums[thread] = cost;
+  for (int i = 0; i < warp; ++i) sum += of_warps[i];
+  marks[thread] = sum;
   __syncthreads();
-  return sums[T::kThreads - 1];
+  return marks[T::kThreads - 1];
 }
 
 /// The block's share of the line.
@@ -165,16 +193,16 @@ struct Share {
 
 /// Calls `work(item)` for what of a unit is in the share. The unit begins at `start`.
 template <class T, class Work>
-__device__ inline void visit_unit(const Params& p, const Share& share, Item item,
-                                  std::int64_t start, const Cost<T>& cost, Work&& work) {
-  const int first = static_cast<int>(max(share.first - start, std::int64_t{0}));
-  const int last = static_cast<int>(min(share.last - start, std::int64_t{cost.length}));
+__device__ inline void visit_unit(const Params& p, const Share& share, Item item, const Mark& start,
+                                  const Cost<T>& cost, Work&& work) {
+  const int first = static_cast<int>(max(share.first - start.place, std::int64_t{0}));
+  const int last = static_cast<int>(min(share.last - start.place, std::int64_t{cost.length}));
   const auto tokens = [&](int rounds) {
     return rounds >= cost.rounds ? item.span.count() : rounds * T::kRoundTokens;
   };
   if (p.piece_rounds != 0) {
     item.num_parts = cost.length;
-    item.first_slot = start;
+    item.first_slot = start.slots;
     for (int piece = first; piece < last; ++piece) {
       item.part = piece;
       item.first = tokens(piece * cost.piece);
@@ -183,9 +211,9 @@ __device__ inline void visit_unit(const Params& p, const Share& share, Item item
     }
     return;
   }
-  // The parts of a unit are at most all but one of the slots that begin here: those of two a block.
-  const auto first_block = static_cast<int>(start / share.length);
-  const auto last_block = static_cast<int>((start + cost.length - 1) / share.length);
+  // Two slots a block are enough: a unit of n parts, n > 1, ends n - 1 blocks after this one.
+  const auto first_block = static_cast<int>(start.place / share.length);
+  const auto last_block = static_cast<int>((start.place + cost.length - 1) / share.length);
   item.num_parts = last_block - first_block + 1;
   item.first_slot = 2 * std::int64_t{first_block} + 1;
   item.part = static_cast<int>(blockIdx.x) - first_block;
@@ -194,12 +222,39 @@ __device__ inline void visit_unit(const Params& p, const Share& share, Item item
   work(item);
 }
 
-/// The first of `count` growing numbers that is above `x`; `count` where none is.
-__device__ inline int first_above(const std::int64_t* numbers, int count, std::int64_t x) {
+/// Calls `work(item)` for what of a sequence, from `begin` to `end` in the line, is in the share.
+template <class T, class Work>
+__device__ inline void visit_sequence(const Params& p, const Share& share, int seq,
+                                      const Mark& begin, const Mark& end, Work&& work) {
+  Item item;
+  item.seq = seq;
+  item.sequence = sequence_of(p, seq);
+  const int rows = item.sequence.rows(p);
+  const bool cut = is_cut(p, item.sequence);
+  const std::int64_t of_head = (end.place - begin.place) / p.num_kv_heads;
+  const std::int64_t skipped = max(share.first - begin.place, std::int64_t{0}) / of_head;
+  for (int head = static_cast<int>(skipped); head < p.num_kv_heads; ++head) {
+    std::int64_t place = begin.place + head * of_head;
+    if (place >= share.last) return;
+    item.kv_head = head;
+    for (int row = 0; row < rows && place < share.last; row += T::kRows) {
+      item.first_row = row;
+      item.num_rows = min(rows - row, T::kRows);
+      item.span = span_of(p, item.sequence, row, item.num_rows);
+      const Cost<T> cost(p, item.sequence, item.span);
+      const Mark start(place, cut ? begin.slots + place - begin.place : 0);
+      if (place + cost.length > share.first) visit_unit(p, share, item, start, cost, work);
+      place += cost.length;
+    }
+  }
+}
+
+/// The first of `count` marks whose place is behind `place`; `count` where none is.
+__device__ inline int first_behind(const std::int64_t* marks, int count, std::int64_t place) {
   int low = 0, high = count;
   while (low < high) {
     const int middle = (low + high) / 2;
-    if (numbers[middle] > x) {
+    if (Mark(marks[middle]).place > place) {
       high = middle;
     } else {
       low = middle + 1;
@@ -209,45 +264,25 @@ __device__ inline int first_above(const std::int64_t* numbers, int count, std::i
 }
 
 /// Calls `work(item)` for all that the block has to do. All threads come here together.
-/// @param sums      of `kThreads`, in shared memory.
+/// @param marks     of `kThreads`, in shared memory.
 /// @param of_warps  of eight, likewise.
 template <class T, class Work>
-__device__ inline void for_each_item(const Params& p, std::int64_t* sums, std::int64_t* of_warps,
+__device__ inline void for_each_item(const Params& p, std::int64_t* marks, std::int64_t* of_warps,
                                      Work&& work) {
   std::int64_t total = 0;
   for (int first = 0; first < p.num_seqs; first += T::kThreads) {
-    total += sum_costs<T>(p, first, sums, of_warps);
+    total += sum_costs<T>(p, first, marks, of_warps);
   }
-  const Share share(p, total);
-  if (share.first >= share.last) return;
+  const Share share(p, Mark(total).place);
   std::int64_t base = 0;
-  for (int first = 0; first < p.num_seqs && base < share.last; first += T::kThreads) {
-    const std::int64_t sum =
-        p.num_seqs <= T::kThreads ? total : sum_costs<T>(p, first, sums, of_warps);
+  for (int first = 0; first < p.num_seqs && Mark(base).place < share.last; first += T::kThreads) {
+    const bool known = p.num_seqs <= T::kThreads;
+    const std::int64_t sum = known ? total : sum_costs<T>(p, first, marks, of_warps);
     const int count = min(p.num_seqs - first, T::kThreads);
-    for (int i = first_above(sums, count, share.first - base); i < count; ++i) {
-      const std::int64_t begin = base + (i == 0 ? 0 : sums[i - 1]);
-      const std::int64_t of_head = (base + sums[i] - begin) / p.num_kv_heads;
-      if (begin >= share.last) break;
-      if (of_head == 0) continue;
-      Item item;
-      item.seq = first + i;
-      item.sequence = sequence_of(p, item.seq);
-      const int rows = item.sequence.rows(p);
-      const std::int64_t skipped = max(share.first - begin, std::int64_t{0}) / of_head;
-      for (int head = static_cast<int>(skipped); head < p.num_kv_heads; ++head) {
-        std::int64_t start = begin + head * of_head;
-        if (start >= share.last) break;
-        item.kv_head = head;
-        for (int row = 0; row < rows && start < share.last; row += T::kRows) {
-          item.first_row = row;
-          item.num_rows = min(rows - row, T::kRows);
-          item.span = span_of(p, item.sequence, row, item.num_rows);
-          const Cost<T> cost(p, item.span);
-          if (start + cost.length > share.first) visit_unit(p, share, item, start, cost, work);
-          start += cost.length;
-        }
-      }
+    for (int i = first_behind(marks, count, share.first - Mark(base).place); i < count; ++i) {
+      const Mark begin(base + (i == 0 ? 0 : marks[i - 1])), end(base + marks[i]);
+      if (begin.place >= share.last) break;
+      if (begin.place != end.place) visit_sequence<T>(p, share, first + i, begin, end, work);
     }
     base += sum;
   }

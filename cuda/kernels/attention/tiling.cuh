@@ -15,19 +15,19 @@ inline constexpr int kStepTokens = 16;
 
 /// The numbers of one variant of the kernel.
 ///
-/// A thread block works on a tile of query rows, all of one head of keys and values. Its warps stand
-/// in `kTeams` teams that take turns at the tiles of tokens. A team is one warp that waits for no
-/// other (decode), or is the whole block: `kRowWarps` with different rows, times `kDimWarps` with
-/// the same rows and different dims of the values.
+/// A thread block works on a tile of query rows, all of one head of keys and values. Its warps
+/// stand in `kTeams` teams that take turns at the tiles of tokens. A team is one warp that waits
+/// for no other (decode), or is the whole block: `kRowWarps` with different rows, times `kDimWarps`
+/// with the same rows and different dims of the values.
 template <class MathT, class CacheT, int keys, int values, int row_tiles, int row_warps,
           int dim_warps, int teams, int tokens, int stages>
 struct Tiling {
   using Math = MathT;
   using Stored = CacheT;
-  static constexpr int kKeyDims = keys;        ///< room for; MLA's two parts together
+  static constexpr int kKeyDims = keys;  ///< room for; MLA's two parts together
   static constexpr int kValueDims = values;
   static constexpr bool kValuesAreKeys = keys > values;  ///< MLA: the first part of them
-  static constexpr int kRowTiles = row_tiles;  ///< of 16 rows, a warp
+  static constexpr int kRowTiles = row_tiles;            ///< of 16 rows, a warp
   static constexpr int kRowWarps = row_warps;
   static constexpr int kDimWarps = dim_warps;
   static constexpr int kTeams = teams;
@@ -89,8 +89,7 @@ struct SharedLayout {
   static constexpr int kStages = (kScratch + 64 + 127) / 128 * 128;
   static constexpr int kStageBytes = T::kTeams * T::kStages * T::kStage;
   /// Teams exchange what they have where the tiles were: sums of values, then three floats a row.
-  static constexpr int kExchange =
-      T::kTeams > 1 ? T::kTeams * 16 * (T::kValueDims + 4 + 3) * 4 : 0;
+  static constexpr int kExchange = T::kTeams > 1 ? T::kTeams * 16 * (T::kValueDims + 4 + 3) * 4 : 0;
   static constexpr int kBytes = kStages + (kStageBytes > kExchange ? kStageBytes : kExchange);
 };
 
