@@ -88,7 +88,7 @@ int copy_bytes(const AttentionCall& call) {
   };
   int bytes = std::min(alignment(call.k_cache), alignment(call.v_cache));
   if (mla) bytes = std::min(bytes, alignment(call.k_rope_cache));
-  return bytes >= 8 ? bytes : 1;
+  return bytes == 16 ? bytes : 1;
 }
 
 Params params_of(const AttentionCall& call, const char* where) {

@@ -40,27 +40,21 @@ __device__ __forceinline__ void run_pipeline(const Params& p, const Item& item, 
   const int left = item.last - first_of(0);
   const int count = left <= 0 ? 0 : (left - 1) / T::kRoundTokens + 1;
   const bool has_rows = results.place.row(0) - results.place.group < item.num_rows;
-  // In turns: look a tile up, publish where it lies, wait, copy it. An empty group of copies stands
-  // for a tile that is not there, so that the newest groups are always those of the newest tiles.
+  // Turn after turn: copy the tile that was published, look the next one up, wait for the oldest of
+  // the copies, compute, publish. The first turns only fill the pipeline; an empty group of copies
+  // stands for a tile that is not there, so that the newest groups are those of the newest tiles.
   loader.look_up_next(first_of(0));
-  for (int tile = 0; tile < T::kStages - 1; ++tile) {
-    loader.publish();
-    wait_for_team<T>();
-    if (tile < count) loader.copy(stage(tile));
-    cp_async_commit();
-    loader.look_up_next(first_of(tile + 1));
-    wait_for_team<T>();
-  }
   loader.publish();
   wait_for_team<T>();
-  for (int tile = 0; tile < count; ++tile) {
+#pragma unroll 1
+  for (int tile = 1 - T::kStages; tile < count; ++tile) {
     const int ahead = tile + T::kStages - 1;
     if (ahead < count) loader.copy(stage(ahead));
     cp_async_commit();
     loader.look_up_next(first_of(ahead + 1));
     cp_async_wait<T::kStages - 1>();
     wait_for_team<T>();
-    if (has_rows) {
+    if (tile >= 0 && has_rows) {
       const Stage<T> here = stage(tile);
 #pragma unroll 1
       for (int step = 0; step < T::kTokens; step += kStepTokens) {

@@ -40,12 +40,12 @@ __device__ __forceinline__ float weight_of(float score, float maximum) {
 /// cap * tanh(x). The error is one of the result's size, not of small x: it is added to other
 /// scores.
 __device__ __forceinline__ float capped(float x, float cap) {
-  return cap * (1 - 2 / (1 + exp2_approx(x * (2 * kLog2E))));
+  return cap * (1 - __fdividef(2, 1 + exp2_approx(x * (2 * kLog2E))));
 }
 
 __device__ __forceinline__ bool sees(const Params& p, const Item& item, const Row& row, int j) {
   if (j < 0 || (p.causal && j > row.position)) return false;
-  if (p.window != 0 && j <= row.position - p.window && j >= item.span.sinks) return false;
+  if (p.window != 0 && j <= row.position - p.window && j >= p.sink_tokens) return false;
   const int among_new = j - item.sequence.context;
   if (p.tree_mask == nullptr || among_new < 0) return true;
   // One token alone may come with a mask of any width.
@@ -120,6 +120,21 @@ class Results {
   /// Registers hold the queries of up to 256 dims, and not beside the sums of 32 rows of 256.
   static constexpr bool kFewQueries = T::kKeyDims <= 256;
 
+  /// The i-th score of a lane: of its rows and tokens.
+  static constexpr int kScores = T::kRowTiles * 8;
+  struct At {
+    int m, n, half, c;
+    explicit __device__ __forceinline__ At(int i)
+        : m(i / 8), n(i / 4 % 2), half(i / 2 % 2), c(i % 2) {}
+    [[nodiscard]] __device__ __forceinline__ int i() const { return 2 * half + c; }
+  };
+  [[nodiscard]] __device__ __forceinline__ int token(const At& at) const {
+    return 8 * at.n + 2 * place.in_group + at.c;
+  }
+  [[nodiscard]] __device__ __forceinline__ const Row& row_of(const At& at) const {
+    return rows_[place.row(at.m) + 8 * at.half];
+  }
+
   [[nodiscard]] __device__ __forceinline__ typename Math::Left load_left(int m, int k) const {
     using Quad = typename Math::Quad;
     const std::byte* const at = queries_ + place.row(m) * T::kQueryStride +
@@ -145,7 +160,7 @@ class Results {
     }
 #pragma unroll
     for (int k = 0; k < T::kKeySteps; ++k) {
-      if (16 * k >= dims) break;
+      if (16 * k % kDimsAtATime == 0 && 16 * k >= dims) break;
       const std::byte* const at = key + 16 * k * size;
       const auto low = Math::right(T::Stored::load(p_.cache_dtype, at));
       const auto high = Math::right(T::Stored::load(p_.cache_dtype, at + 8 * T::kKeyStride));
@@ -170,29 +185,41 @@ class Results {
   /// From products to scores in units of log2, -inf where a query does not see a token.
   __device__ __forceinline__ void transform(const Stage<T>& stage, int first, int index,
                                             float (&scores)[T::kRowTiles][2][4]) const {
-    const bool all_seen = sees_all(stage, first, index);
-    const bool by_row = !all_seen || p_.alibi_slopes != nullptr;
 #pragma unroll
-    for (int n = 0; n < 2; ++n) {
+    for (int i = 0; i < kScores; ++i) {
+      const At at(i);
+      float& score = scores[at.m][at.n][at.i()];
+      score *= factor_[at.m][at.half];
+      if (p_.k_factors.data != nullptr) score *= stage.k_factors[first + token(at)];
+    }
+    if (p_.cap != 0) {
 #pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const int token = first + 8 * n + 2 * place.in_group + c;
-        const float k_factor = p_.k_factors.data == nullptr ? 1 : stage.k_factors[token];
-#pragma unroll
-        for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            float& score = scores[m][n][2 * half + c];
-            score *= factor_[m][half] * k_factor;
-            if (p_.cap != 0) score = capped(score, p_.cap);
-            if (!by_row) continue;
-            const Row& row = rows_[place.row(m) + 8 * half];
-            const int j = stage.positions[token];
-            score += row.slope * static_cast<float>(j - row.position);
-            if (!all_seen && !sees(p_, item_, row, j)) score = kNothing;
-          }
-        }
+      for (int i = 0; i < kScores; ++i) {
+        const At at(i);
+        float& score = scores[at.m][at.n][at.i()];
+        score = capped(score, p_.cap);
       }
+    }
+    if (p_.alibi_slopes != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kScores; ++i) {
+        const At at(i);
+        const Row& row = row_of(at);
+        scores[at.m][at.n][at.i()] +=
+            row.slope * static_cast<float>(stage.positions[first + token(at)] - row.position);
+      }
+    }
+    if (sees_all(stage, first, index)) return;
+    unsigned seen = 0;
+#pragma unroll 1
+    for (int i = 0; i < kScores; ++i) {
+      const At at(i);
+      if (sees(p_, item_, row_of(at), stage.positions[first + token(at)])) seen |= 1U << i;
+    }
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) {
+      const At at(i);
+      if ((seen >> i & 1U) == 0) scores[at.m][at.n][at.i()] = kNothing;
     }
   }
 
@@ -208,7 +235,7 @@ class Results {
     const int lowest = context + item_.first_row / p_.group;
     const int highest = context + (item_.first_row + item_.num_rows - 1) / p_.group;
     return (!p_.causal || to <= lowest) &&
-           (p_.window == 0 || from > highest - p_.window || to < span.sinks) &&
+           (p_.window == 0 || from > highest - p_.window || to < p_.sink_tokens) &&
            (p_.tree_mask == nullptr || to < context);
   }
 
@@ -276,7 +303,7 @@ class Results {
                                    (place.first_dim + 4 * place.group) * size;
 #pragma unroll
     for (int d = 0; d < T::kDimGroups; ++d) {
-      if (place.first_dim + 32 * d >= p_.v_head_dim) break;
+      if (32 * d % kDimsAtATime == 0 && place.first_dim + 32 * d >= p_.v_head_dim) break;
       const std::byte* const at = value + 32 * d * size;
       const typename Math::Quad tokens[4] = {
           T::Stored::load(p_.cache_dtype, at),

@@ -146,13 +146,20 @@ class Loader {
     sources_[thread_] = source;
   }
 
-  /// Starts to copy the tokens that were published. What is not there becomes zeros: its weight is
-  /// 0, which times a NaN that happened to lie there would not be.
+  /// Starts to copy the tokens that were published. What is not there becomes zeros: a weight of 0
+  /// times a NaN that happened to lie there would be one. So do the dims that keys have no more of.
   __device__ __forceinline__ void copy(const Stage<T>& stage) const {
-    switch (p_.copy_bytes) {
-      case 16: copy_rows<16>(stage); break;
-      case 8: copy_rows<8>(stage); break;
-      default: copy_elements(stage); break;
+    const int size = T::Stored::element_bytes(p_);
+    const int k = p_.head_dim * size, rope = p_.rope_dim * size, v = p_.v_head_dim * size;
+    const int k_end = divide_up(p_.head_dim + p_.rope_dim, kDimsAtATime) * kDimsAtATime * size;
+    constexpr int most = T::Stored::kMostBytes;
+    if constexpr (T::kValuesAreKeys) {
+      copy_part<T::kValueDims * most>(stage.keys, T::kKeyStride, k, k, &Source::k);
+      copy_part<(T::kKeyDims - T::kValueDims + kDimsAtATime) * most>(
+          stage.keys + k, T::kKeyStride, rope, k_end - k, &Source::k_rope);
+    } else {
+      copy_part<T::kKeyDims * most>(stage.keys, T::kKeyStride, k, k_end, &Source::k);
+      copy_part<T::kValueDims * most>(stage.values, T::kValueStride, v, v, &Source::v);
     }
     if (thread_ >= T::kTokens) return;
     stage.positions[thread_] = token_.position;
@@ -169,51 +176,31 @@ class Loader {
   }
 
  private:
-  /// `room`: bytes of the longest row that the tile has room for.
-  template <int bytes, int room>
-  __device__ __forceinline__ void copy_part(std::byte* tile, int stride, int length,
+  /// Copies one part of each row, `length` bytes, and zeros up to `end`.
+  /// @tparam room  what `end` is at most.
+  template <int room>
+  __device__ __forceinline__ void copy_part(std::byte* tile, int stride, int length, int end,
                                             const std::byte* Source::*which) const {
-    constexpr int chunks = room / bytes;
+    constexpr int chunk = 16, chunks = room / chunk;
+    if (p_.copy_bytes == chunk) {
 #pragma unroll 8
-    for (int i = thread_; i < T::kTokens * chunks; i += T::kTeamThreads) {
-      const int token = i / chunks, at = i % chunks * bytes;
-      if (at >= length) continue;
-      const Source& source = sources_[token];
-      cp_async<bytes>(tile + token * stride + at, source.*which + (source.there ? at : 0),
-                      source.there ? bytes : 0);
-    }
-  }
-
-  template <int bytes>
-  __device__ __forceinline__ void copy_rows(const Stage<T>& stage) const {
-    const int size = T::Stored::element_bytes(p_);
-    constexpr int first_dims = T::kValuesAreKeys ? T::kValueDims : T::kKeyDims;
-    constexpr int most = T::Stored::kMostBytes;
-    copy_part<bytes, first_dims * most>(stage.keys, T::kKeyStride, p_.head_dim * size, &Source::k);
-    if constexpr (T::kValuesAreKeys) {
-      copy_part<bytes, (T::kKeyDims - T::kValueDims) * most>(
-          stage.keys + p_.head_dim * size, T::kKeyStride, p_.rope_dim * size, &Source::k_rope);
-    } else {
-      copy_part<bytes, T::kValueDims * most>(stage.values, T::kValueStride, p_.v_head_dim * size,
-                                             &Source::v);
-    }
-  }
-
-  /// Any alignment: a byte at a time, not asynchronous.
-  __device__ __forceinline__ void copy_elements(const Stage<T>& stage) const {
-    const int size = T::Stored::element_bytes(p_);
-    const int k = p_.head_dim * size;
-    const int v = (T::kValuesAreKeys ? p_.rope_dim : p_.v_head_dim) * size;
-    for (int i = thread_; i < T::kTokens * (k + v); i += T::kTeamThreads) {
-      const int token = i / (k + v), at = i % (k + v);
-      const Source& source = sources_[token];
-      const std::byte* from = source.k + at;
-      std::byte* to = stage.keys + token * T::kKeyStride + at;
-      if (at >= k) {
-        from = T::kValuesAreKeys ? source.k_rope + (at - k) : source.v + (at - k);
-        if (!T::kValuesAreKeys) to = stage.values + token * T::kValueStride + (at - k);
+      for (int i = thread_; i < T::kTokens * chunks; i += T::kTeamThreads) {
+        const int token = i / chunks, at = i % chunks * chunk;
+        if (at >= end) continue;
+        const Source& source = sources_[token];
+        const bool there = source.there && at < length;
+        cp_async<chunk>(tile + token * stride + at, source.*which + (there ? at : 0),
+                        there ? chunk : 0);
       }
-      *to = source.there ? *from : std::byte{0};
+      return;
+    }
+    // Other alignments are rare.
+#pragma unroll 1
+    for (int i = thread_; i < T::kTokens * end; i += T::kTeamThreads) {
+      const int token = i / end, at = i % end;
+      const Source& source = sources_[token];
+      const bool there = source.there && at < length;
+      tile[token * stride + at] = there ? (source.*which)[at] : std::byte{0};
     }
   }
 
@@ -223,19 +210,5 @@ class Loader {
   int thread_;
   Token token_{-1, 0, 0, 0};
 };
-
-/// Zeros in what of the last 16 dims of keys no copy fills.
-template <class T>
-__device__ inline void clear_key_tails(const Params& p, std::byte* stages) {
-  const int size = T::Stored::element_bytes(p);
-  const int filled = (p.head_dim + p.rope_dim) * size;
-  const int end = divide_up(p.head_dim + p.rope_dim, 16) * 16 * size;
-  if (filled == end) return;
-  constexpr int rows = T::kTeams * T::kStages * T::kTokens;
-  for (int i = static_cast<int>(threadIdx.x); i < rows; i += T::kThreads) {
-    std::byte* const row = stages + i / T::kTokens * T::kStage + i % T::kTokens * T::kKeyStride;
-    for (int at = filled; at < end; ++at) row[at] = std::byte{0};
-  }
-}
 
 }  // namespace pagedkv::cuda::attention

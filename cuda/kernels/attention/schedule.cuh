@@ -200,26 +200,25 @@ __device__ inline void visit_unit(const Params& p, const Share& share, Item item
   const auto tokens = [&](int rounds) {
     return rounds >= cost.rounds ? item.span.count() : rounds * T::kRoundTokens;
   };
-  if (p.piece_rounds != 0) {
-    item.num_parts = cost.length;
-    item.first_slot = start.slots;
-    for (int piece = first; piece < last; ++piece) {
-      item.part = piece;
-      item.first = tokens(piece * cost.piece);
-      item.last = tokens((piece + 1) * cost.piece);
-      work(item);
-    }
-    return;
+  int piece = cost.piece, pieces = last - first;
+  item.num_parts = cost.length;
+  item.part = first;
+  item.first_slot = start.slots;
+  if (p.piece_rounds == 0) {  // one piece, of all rounds of the share
+    // Two slots a block are enough: a unit of n parts, n > 1, ends n - 1 blocks after this one.
+    const auto first_block = static_cast<int>(start.place / share.length);
+    const auto last_block = static_cast<int>((start.place + cost.length - 1) / share.length);
+    item.num_parts = last_block - first_block + 1;
+    item.part = static_cast<int>(blockIdx.x) - first_block;
+    item.first_slot = 2 * std::int64_t{first_block} + 1;
+    piece = pieces;
+    pieces = 1;
   }
-  // Two slots a block are enough: a unit of n parts, n > 1, ends n - 1 blocks after this one.
-  const auto first_block = static_cast<int>(start.place / share.length);
-  const auto last_block = static_cast<int>((start.place + cost.length - 1) / share.length);
-  item.num_parts = last_block - first_block + 1;
-  item.first_slot = 2 * std::int64_t{first_block} + 1;
-  item.part = static_cast<int>(blockIdx.x) - first_block;
-  item.first = tokens(first);
-  item.last = tokens(last);
-  work(item);
+  for (int i = 0, round = first * cost.piece; i < pieces; ++i, ++item.part, round += piece) {
+    item.first = tokens(round);
+    item.last = tokens(round + piece);
+    work(item);
+  }
 }
 
 /// Calls `work(item)` for what of a sequence, from `begin` to `end` in the line, is in the share.

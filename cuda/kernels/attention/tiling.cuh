@@ -12,6 +12,9 @@ namespace pagedkv::cuda::attention {
 inline constexpr int kWarp = 32;
 /// Tokens of one step of a warp: the terms of one mma.
 inline constexpr int kStepTokens = 16;
+/// A warp leaves out dims that there are not, so many at a time: what is in between is zeros. Loads
+/// of one time hide behind one another, which they would not with a branch each.
+inline constexpr int kDimsAtATime = 64;
 
 /// The numbers of one variant of the kernel.
 ///
@@ -46,7 +49,7 @@ struct Tiling {
 
   static_assert(kTeams == 1 || (kTeamWarps == 1 && kRowTiles == 1), "a team is a warp, or all");
   static_assert(kTokens % kStepTokens == 0 && kTokens <= kWarp, "a lane looks one token up");
-  static_assert(kWarpDims % 32 == 0 && kKeyDims % 16 == 0);
+  static_assert(kWarpDims % 32 == 0 && kKeyDims % kDimsAtATime == 0);
 
   // Rows are padded so that the loads of a warp fall into different banks: it reads quads of eight
   // neighbouring rows of queries and keys, of every other row of values.
