@@ -202,7 +202,8 @@ Tensor::Tensor(const Site& site, const char* argument, py::handle value, Place p
 
 // Before the array itself is asked for: another device's library may have to wait for it.
 void Tensor::meet(const Site& site, dlpack::Device device, Place place) {
-  on_host_ = place == Place::either && !target::takes(device) && dlpack::is_host(device);
+  is_host_ = dlpack::is_host(device);
+  on_host_ = place == Place::either && !target::takes(device) && is_host_;
   if (!on_host_) site.meet(argument_, value_, device);
 }
 
