@@ -15,6 +15,8 @@ from support.values import DTYPES
 import pagedkv
 from pagedkv import ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # Lengths and new tokens: decode, chunks, and both with sequences that have nothing new.
 BATCHES: dict[str, tuple[list[int], list[int] | None]] = {
     "decode": ([1, 70, 0, 133], None),

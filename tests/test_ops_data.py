@@ -12,6 +12,8 @@ from support.values import DTYPES, same_bits, tokens
 
 from pagedkv import InvalidSlotError, ShapeError, UnsupportedError, ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 FLOATS = ["float64", "float32", "float16", "bfloat16"]
 QUANTISED = ["float8_e4m3", "float8_e5m2", "int8", "int4"]
 LARGEST = {"float8_e4m3": 448, "float8_e5m2": 57344, "int8": 127, "int4": 7}

@@ -9,6 +9,8 @@ from support.paged_cases import PagedCase, Sizes, make_case
 
 from pagedkv import ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def run(case: PagedCase, **keywords: Any) -> Any:
     return ops.paged_attention(**case.arrays, **{**case.keywords, **keywords})

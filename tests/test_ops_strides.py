@@ -12,6 +12,8 @@ from support.values import DTYPES
 
 from pagedkv import ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def apart(rng: np.random.Generator, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same elements in a larger array, its dimensions but the last in any order."""

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "place.hpp"
+#include "target/place.hpp"
 
 namespace pagedkv::python {
 namespace {

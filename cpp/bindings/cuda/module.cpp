@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bindings.hpp"
-#include "target.hpp"
+#include "target/operations.hpp"
 
 namespace pagedkv::python {
 
@@ -37,8 +37,7 @@ PYBIND11_MODULE(PAGEDKV_MODULE, m) {
   register_ops_data(m);
   m.def("device_count", &device_count, "How many CUDA devices there are; 0 without a driver.");
   m.def(
-      "set_device_checks", [](bool checks) { target::device_checks() = checks; },
-      py::arg("checks"),
+      "set_device_checks", [](bool checks) { target::device_checks() = checks; }, py::arg("checks"),
       "Whether each operation from now on waits for its kernels and raises what they found: ids, "
       "slots and lengths out of range. At first: whether PAGEDKV_DEVICE_CHECKS is 1.");
 }

@@ -13,7 +13,7 @@
 #include "operands.hpp"
 #include "pagedkv/ops/attention_call.hpp"
 #include "pagedkv/ops/rope_write_kv_call.hpp"
-#include "upload.hpp"
+#include "target/upload.hpp"
 
 namespace pagedkv::python::target {
 

@@ -7,8 +7,8 @@
 #include <cstddef>
 
 #include "cuda/errors.hpp"
-#include "cuda/operations.hpp"
-#include "place.hpp"
+#include "cuda/stream.hpp"
+#include "target/place.hpp"
 #include "tensors.hpp"
 #include "without_gil.hpp"
 
@@ -22,39 +22,21 @@ namespace pagedkv::python::target {
   return {device, reinterpret_cast<cudaStream_t>(stream)};
 }
 
-/// Makes a device the current one of this thread while it lives.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    if (cudaGetDevice(&before_) == cudaSuccess && before_ != device) {
-      cuda::expect_success("pagedkv", "cudaSetDevice", cudaSetDevice(device));
-    }
-    if (before_ == device) before_ = -1;
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-  ~OnDevice() {
-    if (before_ >= 0) static_cast<void>(cudaSetDevice(before_));
-  }
-
- private:
-  int before_ = -1;
-};
-
 /// A copy on the device, which lives until what is on the stream has used it.
 class Upload {
  public:
   /// @throws UnsupportedError while the stream is captured: a graph would read `from` again.
   Upload(const Site& site, const void* from, std::size_t bytes) : stream_(stream_of(site)) {
     if (bytes == 0) return;
-    const OnDevice current(stream_.device);
+    const cuda::CurrentDevice current(site, stream_.device);
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     cuda::expect_success(site, "cudaStreamIsCapturing",
                          cudaStreamIsCapturing(stream_.handle, &capture));
     if (capture != cudaStreamCaptureStatusNone) {
       pagedkv::detail::throw_unsupported(
-          site, "an array in memory of the CPU while a graph is captured; expected all on the "
-                "device");
+          site,
+          "an array in memory of the CPU while a graph is captured; expected all on the "
+          "device");
     }
     cuda::expect_success(site, "cudaMallocAsync", cudaMallocAsync(&data_, bytes, stream_.handle));
     cuda::expect_success(

@@ -8,7 +8,7 @@
 
 #include "cuda/operations.hpp"
 #include "device/arguments.hpp"
-#include "upload.hpp"
+#include "target/upload.hpp"
 #include "without_gil.hpp"
 
 namespace pagedkv::python::target {
@@ -21,7 +21,7 @@ void on_stream(const Site& where, Operation&& operation) {
   const cuda::Stream stream = stream_of(where);
   const bool checks = device_checks();
   const WithoutGil released;
-  const OnDevice current(stream.device);
+  const cuda::CurrentDevice current(where, stream.device);
   operation(stream);
   if (checks) cuda::check(stream, where);
 }

@@ -1,0 +1,140 @@
+"""The devices that the tests of operations run on: each test once a device, from one text."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .values import DTYPES
+
+__all__ = ["DEVICES", "Device", "run_on"]
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where operations run, and on which elements of caches."""
+
+    name: str
+    dtypes: frozenset[str]
+    load: Callable[[], Any]
+
+    def takes(self, item: pytest.Function) -> bool:
+        """Whether a test is for it: the elements that its parameters and markers name are."""
+        if self.name == "cpu":
+            return True
+        params: dict[str, Any] = dict(item.callspec.params)
+        row = params.get("row")
+        named = {*params.values(), *row.values()} if isinstance(row, dict) else {*params.values()}
+        for marker in item.iter_markers("elements"):
+            named |= set(marker.args)
+        return item.get_closest_marker("cpu_only") is None and named & set(DTYPES) <= self.dtypes
+
+
+@contextmanager
+def run_on(device: Device) -> Iterator[None]:
+    """Operations of pagedkv.ops run there, on arrays of NumPy."""
+    module = device.load()
+    if module is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for file in ("attention", "data"):
+            patch.setattr(f"pagedkv.ops.{file}.module_for", lambda *_: module)
+        yield
+
+
+@cache
+def emulated(name: str) -> ModuleType:
+    """The module of an emulated backend, whose device memory is NumPy's.
+
+    PAGEDKV_EMULATED names the folder where it was built; else it is built here.
+    """
+    given = os.environ.get("PAGEDKV_EMULATED")
+    folder = Path(given) if given else build()
+    found = sorted(folder.rglob(f"{name}.*.so"))
+    assert found, f"no {name} in {folder}"
+    spec = importlib.util.spec_from_file_location(name, found[0])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.set_device_checks(True)
+    return module
+
+
+@cache
+def build() -> Path:
+    """Compiles the emulated backends, once for each environment and compiler."""
+    if not (ROOT / "cpp" / "tests" / "emulation").is_dir():
+        pytest.skip("the emulation is missing: not a source checkout")
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("cmake is missing (the extra 'test' installs it)")
+    if sys.platform != "linux":
+        pytest.skip("the emulation is for Linux")
+    made_by = hashlib.sha256(f"{sys.prefix} {os.environ.get('CXX')}".encode()).hexdigest()[:12]
+    folder = ROOT / "build" / "emulated" / made_by
+    (folder / "CMakeCache.txt").unlink(missing_ok=True)  # it may name tools that have moved
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DPAGEDKV_BUILD_EMULATED=ON"]
+    options += [f"-DPAGEDKV_BUILD_{what}=OFF" for what in ("TESTS", "EXAMPLES")]
+    pybind11 = importlib.import_module("pybind11")
+    options += [f"-DPython_EXECUTABLE={sys.executable}"]
+    options += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    if shutil.which("ninja"):
+        options += ["-G", "Ninja"]
+    configured = run(cmake, "-S", str(ROOT), "-B", str(folder), *options)
+    if "libboost-context-dev" in configured.stdout:
+        pytest.skip("Boost.Context is missing (Debian: libboost-context-dev)")
+    assert configured.returncode == 0, configured.stdout
+    jobs = str(os.cpu_count() or 2)
+    built = run(cmake, "--build", str(folder), "--parallel", jobs, "--target", "pagedkv_emulated")
+    assert built.returncode == 0, built.stdout[-20_000:]
+    return folder
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def cuda() -> Any:
+    """The real module, with a device, and torch to make arrays there."""
+    try:
+        module = importlib.import_module("pagedkv._cuda")
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        pytest.skip(f"no CUDA device is tested: {error}")
+    if module.device_count() == 0 or not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    module.set_device_checks(True)
+    return importlib.import_module("support.cuda_arrays").OnCuda(module)
+
+
+FLOATS = frozenset({"float32", "float16", "bfloat16"})
+DEVICES = [
+    Device("cpu", frozenset(DTYPES), lambda: None),
+    Device(
+        "cuda-emulated",
+        FLOATS | {"float8_e4m3", "float8_e5m2", "int8"},
+        lambda: emulated("_cuda_emulated"),
+    ),
+    Device("metal-emulated", FLOATS, lambda: emulated("_metal_emulated")),
+    Device("cuda", FLOATS | {"float8_e4m3", "float8_e5m2", "int8"}, cuda),
+]
