@@ -39,8 +39,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         yield request.param
 
 
+def pytest_report_header() -> str:
+    return f"operations run on: {', '.join(device.name for device in DEVICES)}"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drops what is not for a device: elements that it does not take, and tests of the CPU alone."""
+    """Drops what is not for a device: elements it does not take, and tests of the CPU alone."""
 
     def is_for_its_device(item: pytest.Item) -> bool:
         device = item.callspec.params.get("device") if hasattr(item, "callspec") else None

@@ -350,7 +350,7 @@ def test_blocks_outside_the_cache_are_refused() -> None:
 
 
 WRITES: list[tuple[dict[str, Any], str]] = [
-    ({"k": rows(3)}, "slot_mapping of 2 slots"),
+    ({"k": rows(3)}, "slot_mapping of 2"),
     ({"v": rows(3)}, "v [3, 2, 8]"),
     ({"k": rows(dtype=np.int8)}, "int8"),
     ({"k": rows()[:, :1]}, "k [2, 1, 8]"),

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from .cuda_arrays import OnCuda
 from .values import DTYPES
 
-__all__ = ["DEVICES", "Device", "run_on"]
+__all__ = ["DEVICES", "Device", "missing_cuda", "run_on"]
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -38,11 +39,12 @@ class Device:
         """Whether a test is for it: the elements that its parameters and markers name are."""
         if self.name == "cpu":
             return True
-        params: dict[str, Any] = dict(item.callspec.params)
-        row = params.get("row")
-        named = {*params.values(), *row.values()} if isinstance(row, dict) else {*params.values()}
-        for marker in item.iter_markers("elements"):
-            named |= set(marker.args)
+        values = list(item.callspec.params.values())
+        for row in values:
+            if isinstance(row, dict):
+                values += row.values()
+        values += [name for marker in item.iter_markers("elements") for name in marker.args]
+        named = {value for value in values if isinstance(value, str)}
         return item.get_closest_marker("cpu_only") is None and named & set(DTYPES) <= self.dtypes
 
 
@@ -114,27 +116,31 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@cache
+def missing_cuda() -> str:
+    """Why the kernels of CUDA are not tested on a device; empty where they are."""
+    if importlib.util.find_spec("pagedkv._cuda") is None:
+        return "pagedkv was not built with CUDA"
+    if importlib.util.find_spec("torch") is None:
+        return "torch, which makes the arrays there, is not installed"
+    if importlib.import_module("pagedkv._cuda").device_count() == 0:
+        return "this machine has no CUDA device"
+    return ""
+
+
 def cuda() -> Any:
-    """The real module, with a device, and torch to make arrays there."""
-    try:
-        module = importlib.import_module("pagedkv._cuda")
-        torch = importlib.import_module("torch")
-    except ImportError as error:
-        pytest.skip(f"no CUDA device is tested: {error}")
-    if module.device_count() == 0 or not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    """The real module on arrays that go there and back."""
+    module = importlib.import_module("pagedkv._cuda")
     module.set_device_checks(True)
-    return importlib.import_module("support.cuda_arrays").OnCuda(module)
+    return OnCuda(module)
 
 
 FLOATS = frozenset({"float32", "float16", "bfloat16"})
+ON_CUDA = FLOATS | {"float8_e4m3", "float8_e5m2", "int8"}
 DEVICES = [
     Device("cpu", frozenset(DTYPES), lambda: None),
-    Device(
-        "cuda-emulated",
-        FLOATS | {"float8_e4m3", "float8_e5m2", "int8"},
-        lambda: emulated("_cuda_emulated"),
-    ),
+    Device("cuda-emulated", ON_CUDA, lambda: emulated("_cuda_emulated")),
     Device("metal-emulated", FLOATS, lambda: emulated("_metal_emulated")),
-    Device("cuda", FLOATS | {"float8_e4m3", "float8_e5m2", "int8"}, cuda),
 ]
+if not missing_cuda():
+    DEVICES.append(Device("cuda", ON_CUDA, cuda))
