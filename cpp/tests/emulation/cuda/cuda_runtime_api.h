@@ -9,6 +9,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "cpp/tests/emulation/cuda/vector_types.h"
 
@@ -189,6 +190,12 @@ inline cudaError_t cudaFreeAsync(void* memory, cudaStream_t) { return cudaFree(m
 inline cudaError_t cudaMallocHost(void** out, std::size_t bytes) {
   return pagedkv::simt::Allocations::all().add(out, bytes, true);
 }
+inline constexpr unsigned cudaHostAllocDefault = 0;
+inline constexpr unsigned cudaHostAllocPortable = 1;
+inline constexpr unsigned cudaHostAllocMapped = 2;
+inline cudaError_t cudaHostAlloc(void** out, std::size_t bytes, unsigned) {
+  return cudaMallocHost(out, bytes);
+}
 inline cudaError_t cudaFreeHost(void* memory) { return cudaFree(memory); }
 
 template <class T>
@@ -270,6 +277,16 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const bool capturing = stream != nullptr && stream->capturing;
   return capturing ? pagedkv::simt::failed(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal = 0,
+  cudaStreamCaptureModeThreadLocal = 1,
+  cudaStreamCaptureModeRelaxed = 2,
+};
+inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  static thread_local cudaStreamCaptureMode current = cudaStreamCaptureModeGlobal;
+  std::swap(*mode, current);
+  return cudaSuccess;
 }
 /// As real ones do: those that wait on the host or allocate are refused in a capture.
 enum cudaStreamCaptureStatus {
