@@ -139,7 +139,7 @@ dlpack::Device torch_device(py::handle value) {
   const py::object device = value.attr("device");
   const std::string type = text(device.attr("type"));
   if (type == "cuda") return {dlpack::kCuda, device.attr("index").cast<std::int32_t>()};
-  if (type == "mps") return {dlpack::kMetal, 0};
+  if (type == "mps") return {kUnknownDevice, 0};  // its buffers tell no address
   return {kUnknownDevice, 0};
 }
 
