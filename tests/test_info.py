@@ -18,6 +18,7 @@ def test_build_info_tells_version_compiler_and_build_type() -> None:
         "isa_found",
         "isa_chosen",
         "backends",
+        "kernels_ran",
         "threads",
     }
     assert info["version"] == pagedkv.__version__
@@ -39,6 +40,13 @@ def test_a_backend_is_usable_or_says_why_not() -> None:
     for name in "cuda", "metal":
         usable = backends[name]
         assert usable is True or (isinstance(usable, str) and usable.startswith("not built with"))
+
+
+def test_it_is_said_plainly_where_the_kernels_of_each_backend_have_run() -> None:
+    ran = pagedkv.build_info()["kernels_ran"]
+    assert list(ran) == ["cpu", "cuda", "metal"]
+    assert "emulation" in ran["cuda"]
+    assert "emulation" in ran["metal"]
 
 
 def test_threads_are_the_processors_that_this_process_may_use() -> None:
