@@ -39,15 +39,16 @@ struct Layer {
                              const std::vector<pagedkv::TokenId>& tokens) {
     const auto num_tokens = static_cast<std::int64_t>(tokens.size());
     const auto cache = [](std::vector<float>& pages) {
-      return cpu::cache_view(pages.data(), pagedkv::DType::float32, kNumBlocks, kKvHeads,
-                             kBlockSize, kHeadDim);
+      return pagedkv::cache_view(pages.data(), pagedkv::DType::float32, kNumBlocks, kKvHeads,
+                                 kBlockSize, kHeadDim);
     };
     const auto rows = [&](std::vector<float>& data, std::int64_t num_heads) {
-      return cpu::rows_view(data.data(), pagedkv::DType::float32, num_tokens, num_heads, kHeadDim);
+      return pagedkv::rows_view(data.data(), pagedkv::DType::float32, num_tokens, num_heads,
+                                kHeadDim);
     };
     auto q = project(tokens, kHeads, 0.013), new_k = project(tokens, kKvHeads, 0.007),
          new_v = project(tokens, kKvHeads, 0.1);
-    cpu::WriteKvCall write;
+    pagedkv::WriteKvCall write;
     write.k = rows(new_k, kKvHeads);
     write.v = rows(new_v, kKvHeads);
     write.k_cache = cache(k);
@@ -56,7 +57,7 @@ struct Layer {
     cpu::write_kv(write, pool, cpu::kernels());
 
     std::vector<float> out(q.size());
-    cpu::AttentionCall call;
+    pagedkv::AttentionCall call;
     call.q = rows(q, kHeads);
     call.out = rows(out, kHeads);
     call.k_cache = write.k_cache;

@@ -6,10 +6,13 @@
 
 namespace pagedkv::python::dlpack {
 
-/// Kinds of memory that the CPU reads.
+/// Kinds of memory: the CPU reads the first three.
 inline constexpr std::int32_t kCpu = 1;
 inline constexpr std::int32_t kCudaHost = 3;
 inline constexpr std::int32_t kRocmHost = 11;
+inline constexpr std::int32_t kCuda = 2;
+inline constexpr std::int32_t kCudaManaged = 13;
+inline constexpr std::int32_t kMetal = 8;
 
 /// Kinds of elements.
 inline constexpr std::uint8_t kInt = 0;
@@ -26,6 +29,11 @@ struct Device {
   std::int32_t type;
   std::int32_t id;
 };
+
+/// Whether the CPU reads the memory of that device.
+[[nodiscard]] constexpr bool is_host(Device device) noexcept {
+  return device.type == kCpu || device.type == kCudaHost || device.type == kRocmHost;
+}
 
 struct DataType {
   std::uint8_t code;

@@ -42,13 +42,12 @@ bool copy_integers(const std::byte* from, std::int64_t stride, std::int64_t coun
 
 }  // namespace
 
-cpu::CacheView to_cache(const Tensor& tensor, cpu::Layout layout,
-                        const std::optional<DType>& named) {
-  const bool hnd = layout == cpu::Layout::hnd;
+CacheView to_cache(const Tensor& tensor, Layout layout, const std::optional<DType>& named) {
+  const bool hnd = layout == Layout::hnd;
   tensor.expect_dims(4, hnd ? "(num_blocks, num_kv_heads, block_size, head_dim)"
                             : "(num_blocks, block_size, num_kv_heads, head_dim)");
   tensor.expect_rows();
-  cpu::CacheView view;
+  CacheView view;
   view.data = tensor.data();
   view.dtype = tensor.dtype(named);
   const std::size_t heads = hnd ? 1 : 2, tokens = hnd ? 2 : 1;
@@ -62,10 +61,10 @@ cpu::CacheView to_cache(const Tensor& tensor, cpu::Layout layout,
   return view;
 }
 
-cpu::CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>& named) {
+CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>& named) {
   tensor.expect_dims(3, "(num_blocks, block_size, size)");
   tensor.expect_rows();
-  cpu::CacheView view;
+  CacheView view;
   view.data = tensor.data();
   view.dtype = tensor.dtype(named);
   view.num_blocks = tensor.size(0);
@@ -77,10 +76,10 @@ cpu::CacheView to_latent_cache(const Tensor& tensor, const std::optional<DType>&
   return view;
 }
 
-cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
+RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
   tensor.expect_dims(3, "(num_tokens, num_heads, head_dim)");
   tensor.expect_rows();
-  cpu::RowsView view;
+  RowsView view;
   view.data = tensor.data();
   // What is named is what caches hold: rows are that only where it tells what their integers are.
   const bool is_float16 = tensor.is_raw() && named == DType::float16;
@@ -93,13 +92,13 @@ cpu::RowsView to_rows(const Tensor& tensor, const std::optional<DType>& named) {
   return view;
 }
 
-cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache, bool latent) {
+RowsView to_cache_rows(const Tensor& tensor, const CacheView& cache, bool latent) {
   const auto width = std::max<std::size_t>(dtype_bits(cache.dtype) / 8, 1);
   const bool stored = tensor.is_raw() && tensor.type().bytes == width;
   const std::size_t last = latent ? 1 : 2;
   tensor.expect_dims(last + 1, latent ? "(num_tokens, size)" : "(num_tokens, num_heads, head_dim)");
   tensor.expect_rows();
-  cpu::RowsView view;
+  RowsView view;
   view.data = tensor.data();
   view.dtype = tensor.dtype(stored ? std::optional(cache.dtype) : std::nullopt);
   view.num_tokens = tensor.size(0);
@@ -110,8 +109,8 @@ cpu::RowsView to_cache_rows(const Tensor& tensor, const cpu::CacheView& cache, b
   return view;
 }
 
-Scale::Scale(const char* where, const char* argument, const AnyObject& value,
-             const cpu::CacheView& cache) {
+Scale::Scale(const Site& where, const char* argument, const AnyObject& value,
+             const CacheView& cache) {
   if (value.is_none()) return;
   const bool number = PyFloat_Check(value.ptr()) != 0 || PyLong_Check(value.ptr()) != 0;
   if (!number) {
@@ -152,7 +151,7 @@ Scale::Scale(const char* where, const char* argument, const AnyObject& value,
   view_.slot_stride = per_token ? elements(2) : 0;
 }
 
-Integers::Integers(const char* where, const char* argument, const AnyObject& value,
+Integers::Integers(const Site& where, const char* argument, const AnyObject& value,
                    std::size_t ndim, const char* expected)
     : owner_(list_as_array(where, argument, value)), tensor_(where, argument, owner_) {
   tensor_.expect_dims(ndim, expected);
@@ -200,7 +199,35 @@ void Integers::copy(std::int64_t row, std::int64_t count, T* to) const {
 template void Integers::copy<std::int32_t>(std::int64_t, std::int64_t, std::int32_t*) const;
 template void Integers::copy<std::int64_t>(std::int64_t, std::int64_t, std::int64_t*) const;
 
-std::vector<float> to_floats(const char* where, const char* argument, const AnyObject& value,
+std::vector<std::int64_t> one_a_token(const Site& where, const char* argument,
+                                      const AnyObject& value, std::int64_t num_tokens) {
+  const Integers given(where, argument, value, 1, "(num_tokens,)");
+  if (given.size() != num_tokens) {
+    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
+                                            std::to_string(given.size()) + " tokens; expected " +
+                                            std::to_string(num_tokens));
+  }
+  return given.values<std::int64_t>();
+}
+
+HostPairs::HostPairs(const Site& where, const char* argument, const AnyObject& pairs) {
+  // An empty list has one dimension.
+  if (py::isinstance<py::list>(pairs) && py::len(pairs) == 0) return;
+  const Integers given(where, argument, pairs, 2, "(num_pairs, 2)");
+  if (given.size(1) != 2) {
+    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
+                                            std::to_string(given.size(1)) +
+                                            " columns; expected 2: from and to");
+  }
+  pairs_.reserve(static_cast<std::size_t>(given.size()));
+  for (std::int64_t i = 0; i < given.size(); ++i) {
+    std::array<std::int64_t, 2> pair{};
+    given.copy(i, 2, pair.data());
+    pairs_.push_back({pair[0], pair[1]});
+  }
+}
+
+std::vector<float> to_floats(const Site& where, const char* argument, const AnyObject& value,
                              std::int64_t size) {
   py::object array = list_as_array(where, argument, value);
   if (!array.is(value))
@@ -219,10 +246,10 @@ std::vector<float> to_floats(const char* where, const char* argument, const AnyO
   return copied;
 }
 
-cpu::Layout to_layout(const char* where, const py::str& layout) {
+Layout to_layout(const char* where, const py::str& layout) {
   const std::string name = text(layout);
-  if (name == "HND") return cpu::Layout::hnd;
-  if (name == "NHD") return cpu::Layout::nhd;
+  if (name == "HND") return Layout::hnd;
+  if (name == "NHD") return Layout::nhd;
   pagedkv::detail::throw_shape(where, "layout '" + name + "'; expected HND or NHD");
 }
 

@@ -9,12 +9,7 @@
 #include <vector>
 
 #include "operands.hpp"
-#include "pagedkv/cpu/attention.hpp"
-#include "pagedkv/cpu/check_attention.hpp"
-#include "pagedkv/cpu/dispatch.hpp"
-#include "pagedkv/cpu/thread_pool.hpp"
-#include "sequences.hpp"
-#include "without_gil.hpp"
+#include "target.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -22,13 +17,13 @@ namespace {
 /// The array for results: the caller's, or a new one of the caller's kind. And the LSE.
 class Results {
  public:
-  Results(const char* where, const AnyObject& out, bool return_lse, const Tensor& q,
-          const std::optional<DType>& named, cpu::AttentionCall& call) {
+  Results(const Site& where, const AnyObject& out, bool return_lse, const Tensor& q,
+          const std::optional<DType>& named, AttentionCall& call) {
     if (out.is_none()) {
       auto [array, data] =
           q.make_like({call.q.num_tokens, call.q.num_heads, call.v_cache.head_dim});
-      call.out = cpu::rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads,
-                                call.v_cache.head_dim);
+      call.out =
+          rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads, call.v_cache.head_dim);
       out_ = std::move(array);
     } else {
       given_.emplace(where, "out", out);
@@ -52,29 +47,21 @@ class Results {
   py::object out_, lse_;
 };
 
-void compute(const char* where, const cpu::AttentionCall& call) {
-  cpu::check_attention(where, call);
-  const cpu::Kernels& kernels = cpu::kernels();
-  cpu::ThreadPool& pool = cpu::default_thread_pool();
-  const WithoutGil released;
-  cpu::attend(call, pool, kernels);
-}
-
 /// Tokens that a query sees, 0 for all: what no length reaches is no window.
-std::int64_t to_window(const char* where, const std::optional<Index>& window) {
+std::int64_t to_window(const Site& where, const std::optional<Index>& window) {
   if (!window) return 0;
   const std::size_t tokens = to_size(where, "window", *window);
   if (tokens == 0) pagedkv::detail::throw_shape(where, "window is 0; expected 1 or more, or None");
   return tokens > std::numeric_limits<std::int32_t>::max() ? 0 : static_cast<std::int64_t>(tokens);
 }
 
-std::int64_t to_sink_tokens(const char* where, const Index& sink_tokens) {
+std::int64_t to_sink_tokens(const Site& where, const Index& sink_tokens) {
   const std::size_t tokens = to_size(where, "sink_tokens", sink_tokens);
   constexpr std::size_t most = std::numeric_limits<std::int32_t>::max();
   return static_cast<std::int64_t>(std::min(tokens, most));
 }
 
-float to_softcap(const char* where, const std::optional<double>& softcap) {
+float to_softcap(const Site& where, const std::optional<double>& softcap) {
   if (!softcap) return 0;
   const auto cap = static_cast<float>(*softcap);
   if (!(cap > 0) || !std::isfinite(cap)) {
@@ -85,16 +72,13 @@ float to_softcap(const char* where, const std::optional<double>& softcap) {
 }
 
 /// `[num_tokens, max_query_len]`
-void bind_tree_mask(const Tensor& mask, cpu::AttentionCall& call) {
+void bind_tree_mask(const Tensor& mask, const target::Sequences& sequences, AttentionCall& call) {
   mask.expect_dims(2, "(num_tokens, max_query_len)");
   mask.expect_rows();
   if (mask.type().bytes != 1 || (mask.type().kind != 'u' && mask.type().kind != '?')) {
     mask.refuse(" of " + mask.type().name(), "uint8 or bool");
   }
-  std::int64_t most = 0;
-  for (std::int64_t seq = 0; seq < call.num_seqs; ++seq) {
-    most = std::max(most, call.query_len(seq));
-  }
+  const std::int64_t most = sequences.least_mask_width(call);
   if (mask.size(0) != call.q.num_tokens || mask.size(1) < most) {
     mask.refuse(" of shape " + mask.shape_text(), "(" + std::to_string(call.q.num_tokens) + ", " +
                                                       std::to_string(most) + " or more)");
@@ -110,18 +94,18 @@ AnyTensor paged_attention(const AnyObject& q, const AnyObject& k_cache, const An
                           const AnyObject& sink_logits, std::optional<double> softcap,
                           const AnyObject& alibi_slopes, const AnyObject& tree_mask,
                           const AnyObject& k_scale, const AnyObject& v_scale, const py::str& layout,
-                          const DTypeLikeOrNone& dtype, bool, bool exact, const AnyObject& out,
-                          bool return_lse) {
-  constexpr const char* where = "ops.paged_attention";
-  const cpu::Layout order = to_layout(where, layout);
+                          const DTypeLikeOrNone& dtype, bool batch_invariant, bool exact,
+                          const AnyObject& out, bool return_lse) {
+  const Site where("ops.paged_attention");
+  const Layout order = to_layout(where, layout);
   const auto named = to_named(where, dtype);
   const Tensor queries(where, "q", q), keys(where, "k_cache", k_cache),
       values(where, "v_cache", v_cache);
-  cpu::AttentionCall call;
+  AttentionCall call;
   call.q = to_rows(queries, named);
   call.k_cache = to_cache(keys, order, named);
   call.v_cache = to_cache(values, order, named);
-  Sequences sequences(where, block_tables, seq_lens);
+  target::Sequences sequences(where, block_tables, seq_lens);
   sequences.start_at(query_start_loc);
   sequences.bind(call);
 
@@ -133,23 +117,20 @@ AnyTensor paged_attention(const AnyObject& q, const AnyObject& k_cache, const An
   call.sink_tokens = to_sink_tokens(where, sink_tokens);
   call.softcap = to_softcap(where, softcap);
   call.exact = exact;
-  std::vector<float> logits, slopes;
-  if (!sink_logits.is_none()) {
-    logits = to_floats(where, "sink_logits", sink_logits, call.q.num_heads);
-    call.sink_logits = logits.data();
-  }
-  if (!alibi_slopes.is_none()) {
-    slopes = to_floats(where, "alibi_slopes", alibi_slopes, call.q.num_heads);
-    call.alibi_slopes = slopes.data();
-  }
+  const target::Floats logits(where, "sink_logits", sink_logits, call.q.num_heads);
+  const target::Floats slopes(where, "alibi_slopes", alibi_slopes, call.q.num_heads);
+  call.sink_logits = logits.data();
+  call.alibi_slopes = slopes.data();
   std::optional<Tensor> mask;
-  if (!tree_mask.is_none()) bind_tree_mask(mask.emplace(where, "tree_mask", tree_mask), call);
+  if (!tree_mask.is_none()) {
+    bind_tree_mask(mask.emplace(where, "tree_mask", tree_mask), sequences, call);
+  }
   const Scale k_factor(where, "k_scale", k_scale, call.k_cache);
   const Scale v_factor(where, "v_scale", v_scale, call.v_cache);
   call.k_scale = k_factor.view();
   call.v_scale = v_factor.view();
   const Results results(where, out, return_lse, queries, named, call);
-  compute(where, call);
+  target::attend(where, call, batch_invariant);
   return results.objects();
 }
 
@@ -157,22 +138,22 @@ AnyTensor mla_decode(const AnyObject& q_nope, const AnyObject& q_pe, const AnyOb
                      const AnyObject& kpe_cache, const AnyObject& block_tables,
                      const AnyObject& seq_lens, const AnyObject& query_start_loc, double scale,
                      const DTypeLikeOrNone& dtype, const AnyObject& out, bool return_lse) {
-  constexpr const char* where = "ops.mla_decode";
+  const Site where("ops.mla_decode");
   const auto named = to_named(where, dtype);
   const Tensor queries(where, "q_nope", q_nope), rope(where, "q_pe", q_pe);
   const Tensor keys(where, "ckv_cache", ckv_cache), rope_keys(where, "kpe_cache", kpe_cache);
-  cpu::AttentionCall call;
+  AttentionCall call;
   call.q = to_rows(queries, named);
   call.q_rope = to_rows(rope, named);
   call.k_cache = call.v_cache = to_latent_cache(keys, named);
   call.k_rope_cache = to_latent_cache(rope_keys, named);
   if (call.k_rope_cache.head_dim == 0) rope_keys.refuse(" with no elements", "at least 8 a token");
-  Sequences sequences(where, block_tables, seq_lens);
+  target::Sequences sequences(where, block_tables, seq_lens);
   sequences.start_at(query_start_loc);
   sequences.bind(call);
   call.scale = scale;
   const Results results(where, out, return_lse, queries, named, call);
-  compute(where, call);
+  target::attend(where, call, false);
   return results.objects();
 }
 

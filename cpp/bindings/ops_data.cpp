@@ -9,16 +9,7 @@
 #include <vector>
 
 #include "operands.hpp"
-#include "pagedkv/cpu/copy_blocks.hpp"
-#include "pagedkv/cpu/dispatch.hpp"
-#include "pagedkv/cpu/gather_kv.hpp"
-#include "pagedkv/cpu/merge_attention_states.hpp"
-#include "pagedkv/cpu/mla_write.hpp"
-#include "pagedkv/cpu/rope_write_kv.hpp"
-#include "pagedkv/cpu/thread_pool.hpp"
-#include "pagedkv/cpu/write_kv.hpp"
-#include "sequences.hpp"
-#include "without_gil.hpp"
+#include "target.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -26,10 +17,10 @@ namespace {
 /// Keys and values that are written to, and their scales, as given.
 struct Caches {
   Tensor k_tensor, v_tensor;
-  cpu::CacheView k, v;
+  CacheView k, v;
   Scale k_scale, v_scale;
 
-  Caches(const char* where, const AnyObject& k_cache, const AnyObject& v_cache,
+  Caches(const Site& where, const AnyObject& k_cache, const AnyObject& v_cache,
          const AnyObject& k_factor, const AnyObject& v_factor, const py::str& layout,
          const DTypeLikeOrNone& dtype)
       : k_tensor(where, "k_cache", k_cache),
@@ -49,88 +40,52 @@ struct Caches {
   }
 };
 
-std::vector<std::int64_t> to_slots(const char* where, const AnyObject& slot_mapping,
-                                   std::int64_t num_tokens) {
-  const Integers slots(where, "slot_mapping", slot_mapping, 1, "(num_tokens,)");
-  if (slots.size() != num_tokens) {
-    pagedkv::detail::throw_shape(where, "slot_mapping of " + std::to_string(slots.size()) +
-                                            " slots; expected " + std::to_string(num_tokens) +
-                                            ", one a token");
-  }
-  return slots.values<std::int64_t>();
-}
-
-std::vector<cpu::IndexPair> to_pairs(const char* where, const char* argument,
-                                     const AnyObject& pairs) {
-  // An empty list has one dimension.
-  if (py::isinstance<py::list>(pairs) && py::len(pairs) == 0) return {};
-  const Integers given(where, argument, pairs, 2, "(num_pairs, 2)");
-  if (given.size(1) != 2) {
-    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
-                                            std::to_string(given.size(1)) +
-                                            " columns; expected 2: from and to");
-  }
-  std::vector<cpu::IndexPair> copied;
-  copied.reserve(static_cast<std::size_t>(given.size()));
-  for (std::int64_t i = 0; i < given.size(); ++i) {
-    std::array<std::int64_t, 2> pair{};
-    given.copy(i, 2, pair.data());
-    copied.push_back({pair[0], pair[1]});
-  }
-  return copied;
-}
-
 void write_kv(const AnyObject& k, const AnyObject& v, const AnyObject& k_cache,
               const AnyObject& v_cache, const AnyObject& slot_mapping, const AnyObject& k_scale,
               const AnyObject& v_scale, const py::str& layout, const DTypeLikeOrNone& dtype) {
-  constexpr const char* where = "ops.write_kv";
+  const Site where("ops.write_kv");
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   caches.expect_writable();
   const Tensor keys(where, "k", k), values(where, "v", v);
-  cpu::WriteKvCall call;
+  WriteKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k = to_cache_rows(keys, caches.k);
   call.v = to_cache_rows(values, caches.v);
   call.k_scale = caches.k_scale.view();
   call.v_scale = caches.v_scale.view();
-  const auto slots = to_slots(where, slot_mapping, call.k.num_tokens);
+  const target::Slots slots(where, slot_mapping, call.k.num_tokens);
   call.slot_mapping = slots.data();
-  const cpu::Kernels& kernels = cpu::kernels();
-  const WithoutGil released;
-  cpu::write_kv(call, cpu::default_thread_pool(), kernels, where);
+  target::write_kv(where, call);
 }
 
 void mla_write(const AnyObject& ckv, const AnyObject& kpe, const AnyObject& ckv_cache,
                const AnyObject& kpe_cache, const AnyObject& slot_mapping,
                const DTypeLikeOrNone& dtype) {
-  constexpr const char* where = "ops.mla_write";
+  const Site where("ops.mla_write");
   const auto named = to_named(where, dtype);
   const Tensor latent(where, "ckv", ckv), rotary(where, "kpe", kpe);
   const Tensor latents(where, "ckv_cache", ckv_cache), rotaries(where, "kpe_cache", kpe_cache);
   latents.expect_writable();
   rotaries.expect_writable();
-  cpu::MlaWriteCall call;
+  MlaWriteCall call;
   call.ckv_cache = to_latent_cache(latents, named);
   call.kpe_cache = to_latent_cache(rotaries, named);
   call.ckv = to_cache_rows(latent, call.ckv_cache, true);
   call.kpe = to_cache_rows(rotary, call.kpe_cache, true);
-  const auto slots = to_slots(where, slot_mapping, call.ckv.num_tokens);
+  const target::Slots slots(where, slot_mapping, call.ckv.num_tokens);
   call.slot_mapping = slots.data();
-  const cpu::Kernels& kernels = cpu::kernels();
-  const WithoutGil released;
-  cpu::mla_write(call, cpu::default_thread_pool(), kernels, where);
+  target::write_kv(where, as_write_kv(call));
 }
 
 /// The caller's array for a result, or a new one like `cache`'s.
 struct GatheredRows {
   std::optional<Tensor> given;
   py::object array;
-  cpu::RowsView view;
+  RowsView view;
 
-  GatheredRows(const char* where, const char* argument, const AnyObject& out, const Tensor& like,
-               const cpu::CacheView& cache, const std::optional<DType>& dtype,
-               std::int64_t num_tokens) {
+  GatheredRows(const Site& where, const char* argument, const AnyObject& out, const Tensor& like,
+               const CacheView& cache, const std::optional<DType>& dtype, std::int64_t num_tokens) {
     const DType type = dtype.value_or(cache.dtype);
     if (out.is_none()) {
       const std::int64_t size = type == DType::int4 ? cache.head_dim / 2 : cache.head_dim;
@@ -138,7 +93,7 @@ struct GatheredRows {
       auto [made, data] = like.make_like({num_tokens, cache.num_heads, size},
                                          type == cache.dtype ? std::nullopt : std::optional(type));
       array = std::move(made);
-      view = cpu::rows_view(data, type, num_tokens, cache.num_heads, cache.head_dim);
+      view = rows_view(data, type, num_tokens, cache.num_heads, cache.head_dim);
       return;
     }
     given.emplace(where, argument, out);
@@ -157,41 +112,37 @@ std::pair<AnyTensor, AnyTensor> gather_kv(
     const AnyObject& seq_lens, const AnyObject& k_scale, const AnyObject& v_scale,
     const py::str& layout, const DTypeLikeOrNone& dtype, const DTypeLikeOrNone& out_dtype,
     const std::optional<std::pair<AnyObject, AnyObject>>& out) {
-  constexpr const char* where = "ops.gather_kv";
+  const Site where("ops.gather_kv");
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   const auto wanted = to_named(where, out_dtype);
-  Sequences sequences(where, block_tables, seq_lens);
-  cpu::GatherKvCall call;
+  target::Sequences sequences(where, block_tables, seq_lens);
+  GatherKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k_scale = caches.k_scale.view();
   call.v_scale = caches.v_scale.view();
   sequences.bind(call);
-  const std::int64_t num_tokens = sequences.num_tokens();
   const AnyObject none = py::reinterpret_borrow<AnyObject>(py::none());
+  const std::int64_t num_tokens = out ? 0 : sequences.num_tokens();
   const GatheredRows keys(where, "out[0]", out ? out->first : none, caches.k_tensor, caches.k,
                           wanted, num_tokens);
   const GatheredRows values(where, "out[1]", out ? out->second : none, caches.v_tensor, caches.v,
                             wanted, num_tokens);
   call.k = keys.view;
   call.v = values.view;
-  {
-    const cpu::Kernels& kernels = cpu::kernels();
-    const WithoutGil released;
-    cpu::gather_kv(call, cpu::default_thread_pool(), kernels, where);
-  }
+  target::gather_kv(where, call);
   return {py::reinterpret_borrow<AnyTensor>(keys.array),
           py::reinterpret_borrow<AnyTensor>(values.array)};
 }
 
 /// An array of blocks, of any elements, as bytes: `[num_blocks, ...]` of 2 to 4 dimensions. Of 3,
 /// they are a block's slots, or its heads and slots where an element is a `factor`.
-cpu::CacheView to_bytes(const Tensor& tensor, cpu::Layout layout, bool factor) {
+CacheView to_bytes(const Tensor& tensor, Layout layout, bool factor) {
   if (tensor.ndim() < 2) tensor.refuse(" of shape " + tensor.shape_text(), "2 to 4 dimensions");
   tensor.expect_rows();
   const auto bytes = static_cast<std::int64_t>(tensor.type().bytes);
   const std::size_t last = tensor.ndim() - 1;
-  cpu::CacheView view;
+  CacheView view;
   view.data = tensor.data();
   view.dtype = DType::int8;
   view.num_blocks = tensor.size(0);
@@ -201,7 +152,7 @@ cpu::CacheView to_bytes(const Tensor& tensor, cpu::Layout layout, bool factor) {
   if (factor && tensor.ndim() != 3) {
     tensor.refuse(" of shape " + tensor.shape_text(), "(num_blocks, num_kv_heads, block_size)");
   }
-  const bool hnd = factor || layout == cpu::Layout::hnd;
+  const bool hnd = factor || layout == Layout::hnd;
   if (factor || tensor.ndim() == 4) {
     view.num_heads = tensor.size(hnd ? 1 : 2);
     view.head_stride = tensor.stride(hnd ? 1 : 2);
@@ -215,10 +166,9 @@ cpu::CacheView to_bytes(const Tensor& tensor, cpu::Layout layout, bool factor) {
 }
 
 /// The caches, and scales of one number a slot, each as bytes.
-std::vector<cpu::CacheView> to_views(const char* where, const AnyObject& caches,
-                                     const AnyObject& scales, cpu::Layout layout,
-                                     std::vector<Tensor>& tensors) {
-  std::vector<cpu::CacheView> views;
+std::vector<CacheView> to_views(const Site& where, const AnyObject& caches, const AnyObject& scales,
+                                Layout layout, std::vector<Tensor>& tensors) {
+  std::vector<CacheView> views;
   for (const py::handle cache : caches) {
     const Tensor& tensor = tensors.emplace_back(where, "a cache", cache);
     tensor.expect_writable();
@@ -233,49 +183,46 @@ std::vector<cpu::CacheView> to_views(const char* where, const AnyObject& caches,
 }
 
 void copy_blocks(const AnyObject& caches, const AnyObject& src_dst) {
-  constexpr const char* where = "ops.copy_blocks";
+  const Site where("ops.copy_blocks");
   std::vector<Tensor> tensors;
   const py::tuple no_scales;
-  const auto views = to_views(where, caches, py::reinterpret_borrow<AnyObject>(no_scales),
-                              cpu::Layout::hnd, tensors);
-  const auto pairs = to_pairs(where, "src_dst", src_dst);
-  const WithoutGil released;
-  cpu::copy_blocks(views, pairs, cpu::default_thread_pool(), where);
+  const auto views =
+      to_views(where, caches, py::reinterpret_borrow<AnyObject>(no_scales), Layout::hnd, tensors);
+  const target::Pairs pairs(where, "src_dst", src_dst);
+  target::copy_blocks(where, views, pairs);
 }
 
 void move_slots(const AnyObject& caches, const AnyObject& slot_moves, const AnyObject& scales,
                 const py::str& layout) {
-  constexpr const char* where = "ops.move_slots";
+  const Site where("ops.move_slots");
   std::vector<Tensor> tensors;
   const auto views = to_views(where, caches, scales, to_layout(where, layout), tensors);
-  const auto pairs = to_pairs(where, "slot_moves", slot_moves);
-  const WithoutGil released;
-  cpu::move_slots(views, pairs, cpu::default_thread_pool(), where);
+  const target::Pairs pairs(where, "slot_moves", slot_moves);
+  target::move_slots(where, views, pairs);
 }
 
 void swap_blocks(const AnyObject& src_cache, const AnyObject& dst_cache, const AnyObject& src_dst) {
-  constexpr const char* where = "ops.swap_blocks";
-  const Tensor source(where, "src_cache", src_cache), target(where, "dst_cache", dst_cache);
-  if (source.type() != target.type()) {
-    target.refuse(" of " + target.type().name(), source.type().name() + ", as src_cache");
+  const Site where("ops.swap_blocks");
+  const Tensor from(where, "src_cache", src_cache, Place::either);
+  const Tensor to(where, "dst_cache", dst_cache, Place::either);
+  if (from.type() != to.type()) {
+    to.refuse(" of " + to.type().name(), from.type().name() + ", as src_cache");
   }
-  target.expect_writable();
-  const cpu::CacheView from = to_bytes(source, cpu::Layout::hnd, false);
-  const cpu::CacheView to = to_bytes(target, cpu::Layout::hnd, false);
-  const auto pairs = to_pairs(where, "src_dst", src_dst);
-  const WithoutGil released;
-  cpu::swap_blocks(from, to, pairs, cpu::default_thread_pool(), where);
+  to.expect_writable();
+  const HostPairs pairs(where, "src_dst", src_dst);
+  target::swap_blocks(where, to_bytes(from, Layout::hnd, false), to_bytes(to, Layout::hnd, false),
+                      pairs);
 }
 
 /// float weights `[head_dim]`; no data for None.
-cpu::RowsView to_weights(const char* where, const char* argument, const AnyObject& value,
-                         std::optional<Tensor>& tensor) {
-  cpu::RowsView view;
+RowsView to_weights(const Site& where, const char* argument, const AnyObject& value,
+                    std::optional<Tensor>& tensor) {
+  RowsView view;
   if (value.is_none()) return view;
   tensor.emplace(where, argument, value);
   tensor->expect_dims(1, "(head_dim,)");
   tensor->expect_rows();
-  view = cpu::rows_view(tensor->data(), tensor->dtype(std::nullopt), 1, 1, tensor->size(0));
+  view = rows_view(tensor->data(), tensor->dtype(std::nullopt), 1, 1, tensor->size(0));
   return view;
 }
 
@@ -286,28 +233,22 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
                         const AnyObject& q_norm_weight, const AnyObject& k_norm_weight,
                         double norm_eps, const AnyObject& k_scale, const AnyObject& v_scale,
                         const py::str& layout, const DTypeLikeOrNone& dtype, const AnyObject& out) {
-  constexpr const char* where = "ops.rope_write_kv";
+  const Site where("ops.rope_write_kv");
   const Caches caches(where, k_cache, v_cache, k_scale, v_scale, layout, dtype);
   caches.expect_writable();
   const auto named = to_named(where, dtype);
   const Tensor keys(where, "k", k), values(where, "v", v);
-  cpu::RopeWriteKvCall call;
+  RopeWriteKvCall call;
   call.k_cache = caches.k;
   call.v_cache = caches.v;
   call.k_scale = caches.k_scale.view();
   call.v_scale = caches.v_scale.view();
   call.k = to_rows(keys, named);
   call.v = to_cache_rows(values, caches.v);
-  const auto slots = to_slots(where, slot_mapping, call.k.num_tokens);
+  const target::Slots slots(where, slot_mapping, call.k.num_tokens);
   call.slot_mapping = slots.data();
-  const Integers at(where, "positions", positions, 1, "(num_tokens,)");
-  if (at.size() != call.k.num_tokens) {
-    pagedkv::detail::throw_shape(where, "positions of " + std::to_string(at.size()) +
-                                            " tokens; expected " +
-                                            std::to_string(call.k.num_tokens));
-  }
-  const auto places = at.values<std::int64_t>();
-  call.positions = places.data();
+  const target::Positions places(where, positions, call.k.num_tokens);
+  places.bind(call);
   const Tensor angles(where, "cos_sin_cache", cos_sin_cache);
   angles.expect_dims(2, "(max_position, rotary_dim)");
   angles.expect_rows();
@@ -330,7 +271,7 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
       auto [made, data] =
           queries->make_like({call.q.num_tokens, call.q.num_heads, call.q.head_dim});
       call.q_out =
-          cpu::rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads, call.q.head_dim);
+          rows_view(data, call.q.dtype, call.q.num_tokens, call.q.num_heads, call.q.head_dim);
       rotated = std::move(made);
     } else {
       given.emplace(where, "out", out);
@@ -339,15 +280,11 @@ AnyTensor rope_write_kv(const AnyObject& q, const AnyObject& k, const AnyObject&
       rotated = out;
     }
   }
-  {
-    const cpu::Kernels& kernels = cpu::kernels();
-    const WithoutGil released;
-    cpu::rope_write_kv(call, cpu::default_thread_pool(), kernels, where);
-  }
+  target::rope_write_kv(where, call);
   return py::reinterpret_borrow<AnyTensor>(rotated);
 }
 
-cpu::LseView to_lse(const Tensor& tensor, const cpu::RowsView& rows) {
+LseView to_lse(const Tensor& tensor, const RowsView& rows) {
   tensor.expect_dims(2, "(num_tokens, num_q_heads)");
   if (tensor.type() != ElementType{'f', 4}) tensor.refuse(" of " + tensor.type().name(), "float32");
   if (tensor.size(0) != rows.num_tokens || tensor.size(1) != rows.num_heads) {
@@ -361,10 +298,10 @@ cpu::LseView to_lse(const Tensor& tensor, const cpu::RowsView& rows) {
 std::pair<AnyTensor, AnyTensor> merge_attention_states(
     const AnyObject& o_a, const AnyObject& lse_a, const AnyObject& o_b, const AnyObject& lse_b,
     const std::optional<std::pair<AnyObject, AnyObject>>& out) {
-  constexpr const char* where = "ops.merge_attention_states";
+  const Site where("ops.merge_attention_states");
   const Tensor a(where, "o_a", o_a), b(where, "o_b", o_b);
   const Tensor weight_a(where, "lse_a", lse_a), weight_b(where, "lse_b", lse_b);
-  cpu::MergeStatesCall call;
+  MergeStatesCall call;
   call.o_a = to_rows(a, std::nullopt);
   call.o_b = to_rows(b, std::nullopt);
   call.lse_a = to_lse(weight_a, call.o_a);
@@ -381,19 +318,15 @@ std::pair<AnyTensor, AnyTensor> merge_attention_states(
     merged = out->first;
     merged_lse = out->second;
   } else {
-    const cpu::RowsView& like = call.o_a;
+    const RowsView& like = call.o_a;
     auto [made, data] = a.make_like({like.num_tokens, like.num_heads, like.head_dim});
     auto [made_lse, lse] = a.make_like({like.num_tokens, like.num_heads}, DType::float32);
-    call.o = cpu::rows_view(data, like.dtype, like.num_tokens, like.num_heads, like.head_dim);
+    call.o = rows_view(data, like.dtype, like.num_tokens, like.num_heads, like.head_dim);
     call.lse = {reinterpret_cast<float*>(lse), like.num_heads, 1};
     merged = std::move(made);
     merged_lse = std::move(made_lse);
   }
-  {
-    const cpu::Kernels& kernels = cpu::kernels();
-    const WithoutGil released;
-    cpu::merge_attention_states(call, cpu::default_thread_pool(), kernels, where);
-  }
+  target::merge_attention_states(where, call);
   return {py::reinterpret_borrow<AnyTensor>(merged), py::reinterpret_borrow<AnyTensor>(merged_lse)};
 }
 

@@ -6,11 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "dlpack.hpp"
+#include "place.hpp"
 
 namespace pagedkv::python {
 namespace {
 
+constexpr std::int32_t kUnknownDevice = -1;
 constexpr int kFirstRegistered = 256;  ///< number of a dtype that is not NumPy's own
 
 /// What of torch is looked at, kept for the life of the process.
@@ -117,26 +118,42 @@ std::string torch_name(DType dtype) {
   return dtype == DType::int4 ? "uint8" : std::string(dtype_name(dtype));
 }
 
-std::string device_name(std::int32_t type) {
-  switch (type) {
-    case 2: return "cuda";
+std::string device_name(dlpack::Device device) {
+  const std::string number = ":" + std::to_string(device.id);
+  switch (device.type) {
+    case dlpack::kCpu: return "cpu";
+    case dlpack::kCuda: return "cuda" + number;
+    case dlpack::kCudaManaged: return "cuda" + number + " (managed)";
     case 4: return "opencl";
     case 7: return "vulkan";
-    case 8: return "metal";
+    case dlpack::kMetal: return "metal";
     case 10: return "rocm";
     case 14: return "oneapi";
-    default: return "number " + std::to_string(type) + " of DLPack";
+    default: return "number " + std::to_string(device.type) + " of DLPack";
   }
 }
 
+/// The device of one of torch's.
+dlpack::Device torch_device(py::handle value) {
+  if (value.attr("is_cpu").cast<bool>()) return {dlpack::kCpu, 0};
+  const py::object device = value.attr("device");
+  const std::string type = text(device.attr("type"));
+  if (type == "cuda") return {dlpack::kCuda, device.attr("index").cast<std::int32_t>()};
+  if (type == "mps") return {dlpack::kMetal, 0};
+  return {kUnknownDevice, 0};
+}
+
 /// The capsule of `value`, with the version of DLPack that tells what is read-only where it has it.
-py::object capsule_of(py::handle value) {
+py::object capsule_of(py::handle value, dlpack::Device device) {
+  py::dict keywords;
+  const py::object stream = target::stream_for_dlpack(value, device);
+  if (!stream.is_none()) keywords["stream"] = stream;
   try {
-    return value.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    return value.attr("__dlpack__")(**keywords, py::arg("max_version") = py::make_tuple(1, 0));
   } catch (const py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;
   }
-  return value.attr("__dlpack__")();
+  return value.attr("__dlpack__")(**keywords);
 }
 
 }  // namespace
@@ -153,16 +170,40 @@ std::string ElementType::name() const {
   }
 }
 
-Tensor::Tensor(const char* where, const char* argument, py::handle value)
-    : where_(where), argument_(argument), value_(value) {
+void Site::meet(const char* argument, py::handle array, dlpack::Device device) const {
+  const bool met = first_.ptr() != nullptr;
+  if (!target::takes(device) || (met && device.id != device_.id && !dlpack::is_host(device))) {
+    pagedkv::detail::throw_unsupported(
+        function_,
+        std::string(argument) + " on device " +
+            (device.type == kUnknownDevice ? text(array.attr("device")) : device_name(device)) +
+            "; expected " + (met ? "device " + device_name(device_) : target::kTaken));
+  }
+  if (met) return;
+  first_ = array;
+  device_ = device;
+}
+
+Tensor::Tensor(const Site& site, const char* argument, py::handle value, Place place)
+    : where_(site), argument_(argument), value_(value) {
   if (py::isinstance<py::array>(value)) {
+    meet(site, target::device_of(value), place);
     read_numpy(py::reinterpret_borrow<py::array>(value));
   } else if (is_torch_tensor(value)) {
+    meet(site, torch_device(value), place);
     read_torch(value);
   } else {
-    read_dlpack(value);
+    const dlpack::Device device = dlpack_device(value);
+    meet(site, device, place);
+    read_dlpack(value, device);
   }
   set_strides();
+}
+
+// Before the array itself is asked for: another device's library may have to wait for it.
+void Tensor::meet(const Site& site, dlpack::Device device, Place place) {
+  on_host_ = place == Place::either && !target::takes(device) && dlpack::is_host(device);
+  if (!on_host_) site.meet(argument_, value_, device);
 }
 
 void Tensor::refuse(const std::string& given, const std::string& expected) const {
@@ -184,16 +225,10 @@ void Tensor::read_numpy(const py::array& array) {
   }
 }
 
-void Tensor::refuse_device(const std::string& device) const {
-  pagedkv::detail::throw_unsupported(
-      where_, std::string(argument_) + " on device " + device + "; expected memory of the CPU");
-}
-
 // By its own attributes: torch's __dlpack__ is Python, and takes ten times as long.
 void Tensor::read_torch(py::handle value) {
   const Torch& torch = *Torch::get();
   is_torch_ = true;
-  if (!value.attr("is_cpu").cast<bool>()) refuse_device(text(value.attr("device")));
   if (value.attr("requires_grad").cast<bool>() &&
       py::module_::import("torch").attr("is_grad_enabled")().cast<bool>()) {
     pagedkv::detail::throw_unsupported(
@@ -220,17 +255,18 @@ void Tensor::read_torch(py::handle value) {
   data_ = reinterpret_cast<std::byte*>(value.attr("data_ptr")().cast<std::uintptr_t>());
 }
 
-void Tensor::read_dlpack(py::handle value) {
+dlpack::Device Tensor::dlpack_device(py::handle value) const {
   if (!py::hasattr(value, "__dlpack__") || !py::hasattr(value, "__dlpack_device__")) {
     refuse(" of type " + text(py::type::handle_of(value).attr("__name__")),
            "an array: NumPy's, torch's, or one with __dlpack__");
   }
-  const auto device = value.attr("__dlpack_device__")().cast<std::pair<int, int>>().first;
-  if (device != dlpack::kCpu && device != dlpack::kCudaHost && device != dlpack::kRocmHost) {
-    refuse_device(device_name(device));
-  }
+  const auto [type, id] = value.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+  return {type, id};
+}
+
+void Tensor::read_dlpack(py::handle value, dlpack::Device device) {
   try {
-    owner_ = capsule_of(value);
+    owner_ = capsule_of(value, device);
   } catch (const py::error_already_set& error) {
     if (!error.matches(PyExc_Exception)) throw;
     pagedkv::detail::throw_unsupported(
@@ -360,7 +396,9 @@ std::pair<py::object, std::byte*> Tensor::make_like(std::initializer_list<std::i
   const bool as_given = same && py::isinstance<py::array>(value_);
   const py::dtype type = as_given ? py::reinterpret_borrow<py::array>(value_).dtype()
                                   : numpy_dtype(dtype ? *dtype : this->dtype(std::nullopt));
-  py::array made(type, std::vector<py::ssize_t>(sizes.begin(), sizes.end()));
+  const std::vector<py::ssize_t> dims(sizes.begin(), sizes.end());
+  if (auto made = target::make_beside(where_, value_, type, dims)) return *std::move(made);
+  py::array made(type, dims);
   auto* const data = static_cast<std::byte*>(made.mutable_data());
   return {std::move(made), data};
 }

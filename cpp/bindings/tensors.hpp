@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "arrays.hpp"
+#include "dlpack.hpp"
 
 namespace pagedkv::python {
 
@@ -26,14 +27,44 @@ struct ElementType {
   friend bool operator==(ElementType, ElementType) = default;
 };
 
+/// The operation that is called, for messages, and the device of its arrays: that of the first.
+class Site {
+ public:
+  // NOLINTNEXTLINE(google-explicit-constructor): it stands where a name would.
+  constexpr Site(const char* function) noexcept : function_(function) {}
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  constexpr operator const char*() const noexcept { return function_; }
+
+  /// @throws UnsupportedError for a device on which this module's operations do not run, or another
+  ///         one than the first array's.
+  void meet(const char* argument, py::handle array, dlpack::Device device) const;
+  /// The first array that an operation runs beside; null before one was met.
+  [[nodiscard]] py::handle first() const noexcept { return first_; }
+  [[nodiscard]] dlpack::Device device() const noexcept { return device_; }
+
+ private:
+  const char* function_;
+  mutable py::handle first_;
+  mutable dlpack::Device device_{dlpack::kCpu, 0};
+};
+
+/// Where an array may lie.
+enum class Place : unsigned char {
+  device,  ///< where the operation runs
+  either,  ///< there, or in memory of the CPU
+};
+
 /// An array where it lies. It must not outlive the object that it was made from.
 class Tensor {
  public:
   static constexpr std::size_t kMaxDims = 4;
 
   /// @throws ShapeError for what is no array, or one of elements that nothing here takes;
-  ///         UnsupportedError for one that the CPU cannot read, or that records gradients.
-  Tensor(const char* where, const char* argument, py::handle value);
+  ///         UnsupportedError for one on another device, or that records gradients.
+  Tensor(const Site& site, const char* argument, py::handle value, Place place = Place::device);
+
+  /// Whether it is in memory of the CPU that the operation's device does not use.
+  [[nodiscard]] bool on_host() const noexcept { return on_host_; }
 
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] ElementType type() const noexcept { return type_; }
@@ -71,8 +102,9 @@ class Tensor {
  private:
   void read_numpy(const py::array& array);
   void read_torch(py::handle value);
-  void read_dlpack(py::handle value);
-  [[noreturn]] void refuse_device(const std::string& device) const;
+  [[nodiscard]] dlpack::Device dlpack_device(py::handle value) const;
+  void read_dlpack(py::handle value, dlpack::Device device);
+  void meet(const Site& site, dlpack::Device device, Place place);
   void set_strides();
 
   const char* where_;
@@ -80,6 +112,7 @@ class Tensor {
   py::handle value_;
   py::object owner_;  ///< a capsule, where there is one
   bool is_torch_ = false;
+  bool on_host_ = false;
   bool writable_ = true;
   ElementType type_;
   std::byte* data_ = nullptr;

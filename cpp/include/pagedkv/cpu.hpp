@@ -7,8 +7,6 @@
 //     with. It is not included here: its templates take twenty seconds to compile, all else a half.
 
 #include "pagedkv/cpu/attention.hpp"
-#include "pagedkv/cpu/attention_call.hpp"
-#include "pagedkv/cpu/check_attention.hpp"
 #include "pagedkv/cpu/copy_blocks.hpp"
 #include "pagedkv/cpu/dispatch.hpp"
 #include "pagedkv/cpu/gather_kv.hpp"
@@ -18,5 +16,7 @@
 #include "pagedkv/cpu/mla_write.hpp"
 #include "pagedkv/cpu/rope_write_kv.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
-#include "pagedkv/cpu/views.hpp"
 #include "pagedkv/cpu/write_kv.hpp"
+#include "pagedkv/ops/attention_call.hpp"
+#include "pagedkv/ops/check_attention.hpp"
+#include "pagedkv/ops/views.hpp"

@@ -11,13 +11,12 @@
 
 #include "../expect_error.hpp"
 #include "attention_oracle.hpp"
-#include "pagedkv/cpu/check_attention.hpp"
+#include "pagedkv/ops/check_attention.hpp"
 
 namespace {
 
 using namespace pagedkv;
 using namespace pagedkv_test;
-using cpu::AttentionCall;
 
 constexpr const char* kWhere = "cpu.attend";
 constexpr std::int64_t kInt32Max = std::numeric_limits<std::int32_t>::max();
@@ -50,12 +49,11 @@ template <class E = ShapeError, class Change>
 E expect_refused(const Problem& problem, Change change, std::string_view given,
                  std::string_view expected) {
   Arrays arrays(problem);
-  cpu::check_attention(kWhere, arrays.call);
+  check_attention(kWhere, arrays.call);
   const std::vector<std::byte> out = arrays.out_bytes();
   const std::vector<float> lse = arrays.lse();
   change(arrays.call);
-  E error =
-      expect_error<E>([&] { cpu::check_attention(kWhere, arrays.call); }, kWhere, given, expected);
+  E error = expect_error<E>([&] { check_attention(kWhere, arrays.call); }, kWhere, given, expected);
   EXPECT_EQ(arrays.out_bytes(), out);
   EXPECT_EQ(arrays.lse(), lse);
   return error;
@@ -65,7 +63,7 @@ template <class Change>
 void expect_good(const Problem& problem, Change change) {
   Arrays arrays(problem);
   change(arrays.call);
-  EXPECT_NO_THROW(cpu::check_attention(kWhere, arrays.call));
+  EXPECT_NO_THROW(check_attention(kWhere, arrays.call));
 }
 
 // Good calls
@@ -243,7 +241,7 @@ TEST(CheckAttention, RefusesKeysInTwoPartsOfFloat64) {
   Problem p = mla(DType::float64);
   p.query_dtype = DType::float64;
   Arrays arrays(p);
-  expect_error<UnsupportedError>([&] { cpu::check_attention(kWhere, arrays.call); }, kWhere,
+  expect_error<UnsupportedError>([&] { check_attention(kWhere, arrays.call); }, kWhere,
                                  "keys in two parts of float64", "another dtype");
 }
 

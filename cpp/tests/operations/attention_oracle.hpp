@@ -11,7 +11,7 @@
 #include <random>
 #include <vector>
 
-#include "pagedkv/cpu/attention_call.hpp"
+#include "pagedkv/ops/attention_call.hpp"
 
 namespace pagedkv_test {
 
@@ -65,7 +65,7 @@ struct PlainResult {
 
 /// The keys, or the values, of one sequence and head, `[length][head_dim]`; what has no block is
 /// zero.
-inline std::vector<double> rows_of(const cpu::AttentionCall& call, const cpu::CacheView& cache,
+inline std::vector<double> rows_of(const AttentionCall& call, const CacheView& cache,
                                    std::int64_t seq, std::int64_t kv_head) {
   const std::int64_t length = call.seq_lens[seq], size = cache.block_size, dim = cache.head_dim;
   std::vector<double> rows(static_cast<std::size_t>(length * dim));
@@ -80,8 +80,7 @@ inline std::vector<double> rows_of(const cpu::AttentionCall& call, const cpu::Ca
   return rows;
 }
 
-inline std::vector<double> row_of(const cpu::RowsView& rows, std::int64_t token,
-                                  std::int64_t head) {
+inline std::vector<double> row_of(const RowsView& rows, std::int64_t token, std::int64_t head) {
   std::vector<double> row;
   for (std::int64_t i = 0; i < rows.head_dim; ++i) {
     row.push_back(element(rows.row(token, head), rows.dtype, i));
@@ -97,7 +96,7 @@ inline double dot(const std::vector<double>& a, const std::vector<double>& b, st
 }
 
 /// Whether the query at `position`, new token `token` of the call, sees token j.
-inline bool sees(const cpu::AttentionCall& call, std::int64_t seq, std::int64_t token,
+inline bool sees(const AttentionCall& call, std::int64_t seq, std::int64_t token,
                  std::int64_t position, std::int64_t j) {
   const std::int64_t context = call.seq_lens[seq] - call.query_len(seq);
   if (call.causal && j > position) return false;
@@ -107,7 +106,7 @@ inline bool sees(const cpu::AttentionCall& call, std::int64_t seq, std::int64_t 
 }
 
 /// What `call` asks for: one query after the other, all in double.
-inline PlainResult plain_attention(const cpu::AttentionCall& call) {
+inline PlainResult plain_attention(const AttentionCall& call) {
   constexpr double nothing = -std::numeric_limits<double>::infinity();
   const std::int64_t heads = call.q.num_heads, width = call.out.head_dim;
   const auto rows = static_cast<std::size_t>(call.q.num_tokens * heads);
@@ -115,7 +114,7 @@ inline PlainResult plain_attention(const cpu::AttentionCall& call) {
                      std::vector<double>(rows, nothing)};
   for (std::int64_t seq = 0; seq < call.num_seqs; ++seq) {
     const std::int64_t length = call.seq_lens[seq], queries = call.query_len(seq);
-    const auto scale_at = [&](const cpu::ScaleView& scale, std::int64_t head, std::int64_t j) {
+    const auto scale_at = [&](const ScaleView& scale, std::int64_t head, std::int64_t j) {
       const std::int64_t size = call.k_cache.block_size;
       const std::int64_t block = call.block_tables[seq * call.block_table_stride + j / size];
       return static_cast<double>(scale.at(block, head, j % size));
@@ -187,7 +186,7 @@ struct Problem {
   std::int64_t kv_heads = 2;
   std::int64_t group = 4;
   std::int64_t block_size = 16;
-  cpu::Layout layout = cpu::Layout::hnd;
+  Layout layout = Layout::hnd;
   std::vector<std::int64_t> seq_lens = {37, 0, 200, 1};
   std::vector<std::int64_t> query_lens = {1, 0, 1, 1};
   std::int64_t rope_dim = 0;  ///< MLA
@@ -251,7 +250,7 @@ class Arrays {
     if (mla) call.q_rope = rows(q_rope_, p.query_dtype, tokens, heads, p.rope_dim);
     out_.assign(static_cast<std::size_t>(tokens * heads * call.v_cache.head_dim) * 8,
                 std::byte{0x7f});
-    call.out = cpu::rows_view(out_.data(), p.query_dtype, tokens, heads, call.v_cache.head_dim);
+    call.out = rows_view(out_.data(), p.query_dtype, tokens, heads, call.v_cache.head_dim);
     lse_.assign(static_cast<std::size_t>(tokens * heads), 12345.0F);
     call.lse = lse_.data();
     call.k_scale = scale(k_scale_, p, blocks, 0.02F);
@@ -298,15 +297,15 @@ class Arrays {
   [[nodiscard]] const std::vector<std::byte>& out_bytes() const { return out_; }
   [[nodiscard]] const std::vector<float>& lse() const { return lse_; }
 
-  cpu::AttentionCall call;
+  AttentionCall call;
 
  private:
-  cpu::CacheView cache(std::vector<std::byte>& memory, const Problem& p, std::int64_t dim,
-                       std::int64_t blocks) {
+  CacheView cache(std::vector<std::byte>& memory, const Problem& p, std::int64_t dim,
+                  std::int64_t blocks) {
     const auto elements = static_cast<std::size_t>(blocks * p.kv_heads * p.block_size * dim);
     // All ones are NaN in every format that has one.
     memory.assign(elements * dtype_bits(p.dtype) / 8, std::byte{0xff});
-    return cpu::cache_view(memory.data(), p.dtype, blocks, p.kv_heads, p.block_size, dim, p.layout);
+    return cache_view(memory.data(), p.dtype, blocks, p.kv_heads, p.block_size, dim, p.layout);
   }
 
   void put(std::byte* row, DType dtype, std::int64_t i, float x) {
@@ -343,24 +342,22 @@ class Arrays {
     }
   }
 
-  void fill(const cpu::CacheView& view, std::int64_t block, std::int64_t head,
-            std::int64_t offset) {
+  void fill(const CacheView& view, std::int64_t block, std::int64_t head, std::int64_t offset) {
     std::byte* row = view.row(block, head, offset);
     for (std::int64_t i = 0; i < view.head_dim; ++i) put(row, view.dtype, i, normal_(random_));
   }
 
-  cpu::RowsView rows(std::vector<std::byte>& memory, DType dtype, std::int64_t tokens,
-                     std::int64_t heads, std::int64_t dim) {
+  RowsView rows(std::vector<std::byte>& memory, DType dtype, std::int64_t tokens,
+                std::int64_t heads, std::int64_t dim) {
     memory.resize(static_cast<std::size_t>(tokens * heads * dim) * dtype_bits(dtype) / 8);
     for (std::int64_t i = 0; i < tokens * heads * dim; ++i) {
       put(memory.data(), dtype, i, normal_(random_));
     }
-    return cpu::rows_view(memory.data(), dtype, tokens, heads, dim);
+    return rows_view(memory.data(), dtype, tokens, heads, dim);
   }
 
-  cpu::ScaleView scale(std::vector<float>& memory, const Problem& p, std::int64_t blocks,
-                       float about) {
-    cpu::ScaleView view;
+  ScaleView scale(std::vector<float>& memory, const Problem& p, std::int64_t blocks, float about) {
+    ScaleView view;
     const bool quantised = dtype_bits(p.dtype) <= 8;
     view.value = quantised ? about : 1;
     if (!quantised || p.scales == 0) return view;

@@ -88,7 +88,7 @@ TEST_P(AttentionOfDType, DecodeIsRightForEveryRatioOfHeads) {
 
 TEST_P(AttentionOfDType, DecodeIsRightForEveryBlockSizeAndBothLayouts) {
   for (const std::int64_t block_size : {1, 8, 16, 32, 64, 128, 256}) {
-    for (const auto layout : {cpu::Layout::hnd, cpu::Layout::nhd}) {
+    for (const auto layout : {Layout::hnd, Layout::nhd}) {
       SCOPED_TRACE(block_size);
       Problem p = problem();
       p.block_size = block_size;
@@ -246,7 +246,7 @@ TEST(Attention, RandomProblems) {
     p.kv_heads = static_cast<std::int64_t>(random() % 3 + 1);
     p.group = static_cast<std::int64_t>(random() % 9 + 1);
     p.block_size = one_of(std::vector<std::int64_t>{1, 8, 16, 32, 64, 128, 256});
-    p.layout = random() % 2 == 0 ? cpu::Layout::hnd : cpu::Layout::nhd;
+    p.layout = random() % 2 == 0 ? Layout::hnd : Layout::nhd;
     p.scales = static_cast<int>(random() % 3);
     p.seq_lens.clear();
     p.query_lens.clear();

@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "ops_oracle.hpp"
-#include "pagedkv/cpu/views.hpp"
+#include "pagedkv/ops/views.hpp"
 
 namespace pagedkv_test {
 
-using pagedkv::cpu::CacheView;
-using pagedkv::cpu::Layout;
-using pagedkv::cpu::RowsView;
-using pagedkv::cpu::ScaleView;
+using pagedkv::CacheView;
+using pagedkv::Layout;
+using pagedkv::RowsView;
+using pagedkv::ScaleView;
 
 /// A cache, and what it held at first.
 struct TestCache {
@@ -26,8 +26,8 @@ struct TestCache {
       : bytes(
             random_elements(dtype, num_blocks * num_heads * block_size * head_dim, values, random)),
         before(bytes),
-        view(pagedkv::cpu::cache_view(bytes.data(), dtype, num_blocks, num_heads, block_size,
-                                      head_dim, layout)) {}
+        view(pagedkv::cache_view(bytes.data(), dtype, num_blocks, num_heads, block_size, head_dim,
+                                 layout)) {}
 
   [[nodiscard]] std::byte* row(std::int64_t slot, std::int64_t head) const {
     return view.row(slot / view.block_size, head, slot % view.block_size);
@@ -48,7 +48,7 @@ struct TestRows {
   TestRows(DType dtype, std::int64_t num_tokens, std::int64_t num_heads, std::int64_t head_dim,
            Values values, std::mt19937_64& random, bool dense = false)
       : bytes(random_elements(dtype, num_tokens * (num_heads + 1) * 2 * head_dim, values, random)),
-        view(pagedkv::cpu::rows_view(bytes.data(), dtype, num_tokens, num_heads, head_dim)) {
+        view(pagedkv::rows_view(bytes.data(), dtype, num_tokens, num_heads, head_dim)) {
     if (!dense) {
       view.head_stride *= 2;
       view.token_stride = view.head_stride * (num_heads + 1);

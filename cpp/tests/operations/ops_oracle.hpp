@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "pagedkv/core/dtype.hpp"
-#include "pagedkv/cpu/views.hpp"
+#include "pagedkv/ops/views.hpp"
 
 namespace pagedkv_test {
 

@@ -8,11 +8,11 @@
 #include <set>
 #include <vector>
 
-#include "pagedkv/cpu/overlap.hpp"
+#include "pagedkv/ops/overlap.hpp"
 
 namespace {
 
-using pagedkv::cpu::MemoryRegion;
+using pagedkv::MemoryRegion;
 using Dimensions = std::array<MemoryRegion::Dimension, 3>;
 
 std::byte memory[1 << 16];

@@ -32,8 +32,8 @@ bool works(ThreadPool& pool) {
 }
 
 /// Whether as many tasks as the pool has threads, which wait for each other, are done: by all of
-/// them, then. None is still beginning after it, which a fork() under AddressSanitizer must wait for:
-/// its lock of threads stays locked in the child if one of the parent's was just being made.
+/// them, then. None is still beginning after it, which a fork() under AddressSanitizer must wait
+/// for: its lock of threads stays locked in the child if one of the parent's was just being made.
 bool has_workers(ThreadPool& pool) {
   const unsigned all = pool.size();
   std::atomic<unsigned> begun = 0;

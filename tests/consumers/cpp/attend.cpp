@@ -71,11 +71,11 @@ int main() {
   auto q = values(kQuerySize, 200'000);
   std::vector<float> k_pages(kBlocks * kHeads * kBlockSize * kHeadDim, NAN), v_pages = k_pages;
   const auto cache = [](std::vector<float>& pages) {
-    return cpu::cache_view(pages.data(), pagedkv::DType::float32, kBlocks, kHeads, kBlockSize,
-                           kHeadDim);
+    return pagedkv::cache_view(pages.data(), pagedkv::DType::float32, kBlocks, kHeads, kBlockSize,
+                               kHeadDim);
   };
   const auto rows = [](std::vector<float>& data, std::int64_t tokens, std::int64_t heads) {
-    return cpu::rows_view(data.data(), pagedkv::DType::float32, tokens, heads, kHeadDim);
+    return pagedkv::rows_view(data.data(), pagedkv::DType::float32, tokens, heads, kHeadDim);
   };
 
   const std::vector<std::int32_t> table{6, 0, 3};
@@ -84,7 +84,7 @@ int main() {
     slots.push_back(table[static_cast<std::size_t>(token / kBlockSize)] * kBlockSize +
                     token % kBlockSize);
   }
-  cpu::WriteKvCall write;
+  pagedkv::WriteKvCall write;
   write.k = rows(k, kTokens, kHeads);
   write.v = rows(v, kTokens, kHeads);
   write.k_cache = cache(k_pages);
@@ -94,7 +94,7 @@ int main() {
 
   std::vector<float> out(kQuerySize);
   const auto length = static_cast<std::int32_t>(kTokens);
-  cpu::AttentionCall call;
+  pagedkv::AttentionCall call;
   call.q = rows(q, 1, kQueryHeads);
   call.out = rows(out, 1, kQueryHeads);
   call.k_cache = write.k_cache;

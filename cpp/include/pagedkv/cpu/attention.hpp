@@ -13,11 +13,11 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
-#include "pagedkv/cpu/attention_call.hpp"
-#include "pagedkv/cpu/check_attention.hpp"
+#include "pagedkv/cpu/attention_span.hpp"
 #include "pagedkv/cpu/kernels.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/detail/storage.hpp"
+#include "pagedkv/ops/check_attention.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
 

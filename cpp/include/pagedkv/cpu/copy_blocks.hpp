@@ -10,49 +10,14 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
-#include "pagedkv/cpu/checks.hpp"
-#include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
-#include "pagedkv/cpu/views.hpp"
+#include "pagedkv/ops/copy_blocks_call.hpp"
+#include "pagedkv/ops/views.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
 
-/// Where something is copied from and to: blocks, or slots.
-struct IndexPair {
-  std::int64_t from;
-  std::int64_t to;
-
-  friend bool operator==(const IndexPair&, const IndexPair&) = default;
-};
-
 namespace detail_copy_blocks {
-
-/// Whether the pairs do the same in any order, and at the same time.
-inline bool independent(std::span<const IndexPair> pairs, bool one_cache) {
-  std::vector<std::int64_t> targets;
-  targets.reserve(pairs.size());
-  for (const IndexPair& pair : pairs) targets.push_back(pair.to);
-  std::sort(targets.begin(), targets.end());
-  if (std::adjacent_find(targets.begin(), targets.end()) != targets.end()) return false;
-  return !one_cache || std::none_of(pairs.begin(), pairs.end(), [&](const IndexPair& pair) {
-    return std::binary_search(targets.begin(), targets.end(), pair.from);
-  });
-}
-
-/// InvalidSlotError unless both sides of each pair are below their end.
-inline void check_pairs(const char* where, const char* what, std::span<const IndexPair> pairs,
-                        std::int64_t from_end, std::int64_t to_end) {
-  for (std::size_t i = 0; i < pairs.size(); ++i) {
-    const auto index = static_cast<std::int64_t>(i);
-    if (pairs[i].from < 0 || pairs[i].from >= from_end) [[unlikely]] {
-      detail_checks::throw_index(where, what, pairs[i].from, index, 0, from_end);
-    }
-    if (pairs[i].to < 0 || pairs[i].to >= to_end) [[unlikely]] {
-      detail_checks::throw_index(where, what, pairs[i].to, index, 0, to_end);
-    }
-  }
-}
 
 /// Bytes that a slot of a cache is read and written with, of all heads.
 [[nodiscard]] inline std::int64_t slot_bytes(const CacheView& cache) noexcept {
@@ -100,11 +65,6 @@ void for_each_pair(std::span<const CacheView> caches, std::span<const IndexPair>
             });
 }
 
-inline void check_caches(const char* where, std::span<const CacheView> caches) {
-  for (const CacheView& cache : caches) detail_checks::check_cache(where, "a cache", cache);
-  detail_overlap::check_caches(where, caches.data(), caches.size());
-}
-
 }  // namespace detail_copy_blocks
 
 /// Copies blocks within each of several caches, in each as if one pair after the other. Scales of
@@ -118,14 +78,11 @@ template <Executor E>
 void copy_blocks(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor,
                  const char* where = "cpu.copy_blocks") {
   namespace blocks = detail_copy_blocks;
-  blocks::check_caches(where, caches);
+  check_copy_blocks(where, caches, pairs);
   std::int64_t slots = 1;
-  for (const CacheView& cache : caches) {
-    blocks::check_pairs(where, "block", pairs, cache.num_blocks, cache.num_blocks);
-    slots = std::max(slots, cache.block_size);
-  }
+  for (const CacheView& cache : caches) slots = std::max(slots, cache.block_size);
   if (caches.empty() || pairs.empty()) return;
-  const bool in_order = executor.size() == 1 || !blocks::independent(pairs, true);
+  const bool in_order = executor.size() == 1 || !independent(pairs, true);
   blocks::for_each_pair(
       caches, pairs, slots, in_order, executor,
       [](const CacheView& cache, const IndexPair& pair, const RowTransfer& transfer) {
@@ -145,18 +102,9 @@ template <Executor E>
 void move_slots(std::span<const CacheView> caches, std::span<const IndexPair> pairs, E& executor,
                 const char* where = "cpu.move_slots") {
   namespace blocks = detail_copy_blocks;
-  blocks::check_caches(where, caches);
-  for (const CacheView& cache : caches) {
-    if (cache.block_size != caches[0].block_size) {
-      detail::throw_shape(where, "caches of " + std::to_string(caches[0].block_size) + " and " +
-                                     std::to_string(cache.block_size) +
-                                     " slots a block; expected the same of all");
-    }
-    const std::int64_t num_slots = cache.num_blocks * cache.block_size;
-    blocks::check_pairs(where, "slot", pairs, num_slots, num_slots);
-  }
+  check_move_slots(where, caches, pairs);
   if (caches.empty() || pairs.empty()) return;
-  const bool in_order = executor.size() == 1 || !blocks::independent(pairs, true);
+  const bool in_order = executor.size() == 1 || !independent(pairs, true);
   blocks::for_each_pair(
       caches, pairs, 1, in_order, executor,
       [](const CacheView& cache, const IndexPair& pair, const RowTransfer& transfer) {
@@ -176,19 +124,9 @@ template <Executor E>
 void swap_blocks(const CacheView& source, const CacheView& target, std::span<const IndexPair> pairs,
                  E& executor, const char* where = "cpu.swap_blocks") {
   namespace blocks = detail_copy_blocks;
-  detail_checks::check_cache(where, "source", source);
-  detail_checks::check_cache(where, "target", target);
-  if (source.num_heads != target.num_heads || source.block_size != target.block_size ||
-      source.head_dim != target.head_dim || source.dtype != target.dtype) {
-    detail::throw_shape(where, "source " + detail_checks::shape_text(source) + " and target " +
-                                   detail_checks::shape_text(target) +
-                                   "; expected the same heads, slots, head_dim and dtype in both");
-  }
-  blocks::check_pairs(where, "block", pairs, source.num_blocks, target.num_blocks);
-  detail_overlap::check(where, {{MemoryRegion(target), "target"}},
-                        {{MemoryRegion(source), "source"}});
+  check_swap_blocks(where, source, target, pairs);
   if (pairs.empty()) return;
-  const bool in_order = executor.size() == 1 || !blocks::independent(pairs, false);
+  const bool in_order = executor.size() == 1 || !independent(pairs, false);
   blocks::for_each_pair(
       std::span(&target, 1), pairs, target.block_size, in_order, executor,
       [&](const CacheView& to, const IndexPair& pair, const RowTransfer& transfer) {

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "pagedkv/cpu/attention_call.hpp"
+#include "pagedkv/cpu/attention_span.hpp"
 #include "pagedkv/cpu/isa.hpp"
 #include "pagedkv/cpu/row_kernels.hpp"
 

@@ -16,28 +16,6 @@ namespace pagedkv::inline v0_1::cpu {
 using ConvertRow = void (*)(const std::byte* from, std::byte* to, std::int64_t size,
                             float scale) noexcept;
 
-/// True for the dtypes whose elements are small floats or integers that a scale belongs to.
-[[nodiscard]] constexpr bool is_quantized(DType dtype) noexcept {
-  return dtype == DType::float8_e4m3 || dtype == DType::float8_e5m2 || dtype == DType::int8 ||
-         dtype == DType::int4;
-}
-
-/// True for the dtypes that queries, results and new keys and values come in.
-[[nodiscard]] constexpr bool is_plain_float(DType dtype) noexcept {
-  return dtype == DType::float64 || dtype == DType::float32 || dtype == DType::float16 ||
-         dtype == DType::bfloat16;
-}
-
-/// Largest value of a quantised dtype that a computed scale makes use of.
-[[nodiscard]] constexpr double largest_quantized(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::float8_e4m3: return 448;
-    case DType::float8_e5m2: return 57344;
-    case DType::int8: return 127;
-    default: return 7;
-  }
-}
-
 /// The norm and the rotation of one row.
 struct RopeRow {
   DType dtype = DType::float32;     ///< a plain float

@@ -10,26 +10,14 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
-#include "pagedkv/cpu/checks.hpp"
 #include "pagedkv/cpu/kernels.hpp"
-#include "pagedkv/cpu/overlap.hpp"
 #include "pagedkv/cpu/row_copies.hpp"
 #include "pagedkv/cpu/row_kernels.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
-#include "pagedkv/cpu/views.hpp"
+#include "pagedkv/ops/views.hpp"
+#include "pagedkv/ops/write_kv_call.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
-
-/// The arguments of `write_kv`.
-struct WriteKvCall {
-  RowsView k;  ///< `[num_tokens, num_kv_heads, head_dim]`: a plain float, or the cache's dtype
-  RowsView v;  ///< `[num_tokens, num_kv_heads, v_head_dim]`
-  CacheView k_cache;
-  CacheView v_cache;  ///< blocks, heads and slots as in `k_cache`
-  ScaleView k_scale;  ///< of quantised caches; those of one number a slot are written
-  ScaleView v_scale;
-  const std::int64_t* slot_mapping = nullptr;  ///< `[num_tokens]`; `kNoSlot`: the token is skipped
-};
 
 namespace detail_write_kv {
 
@@ -119,62 +107,6 @@ void for_each_run(const std::int64_t* slots, std::int64_t begin, std::int64_t en
   }
 }
 
-inline void check_dtypes(const char* where, const char* name, DType from, const CacheView& cache,
-                         const ScaleView& scale) {
-  const auto pair = [&] {
-    return std::string(name) + " of " + std::string(dtype_name(from)) + " for a cache of " +
-           std::string(dtype_name(cache.dtype));
-  };
-  const bool known = is_plain_float(cache.dtype) || is_quantized(cache.dtype);
-  if (!known || (from != cache.dtype && !is_plain_float(from))) {
-    detail::throw_shape(where, pair() +
-                                   "; expected float64, float32, float16, bfloat16, or the dtype "
-                                   "of the cache");
-  }
-  if (!is_quantized(cache.dtype) && !scale.trivial()) {
-    detail::throw_shape(where, std::string(name) + " with a scale for a cache of " +
-                                   std::string(dtype_name(cache.dtype)) +
-                                   "; expected scales only where the cache is quantised");
-  }
-  if (scale.per_token() && scale.data == nullptr) {
-    detail::throw_shape(where,
-                        std::string(name) + " with one scale a slot, no data; expected data");
-  }
-  if (scale.per_token() && from == cache.dtype) {
-    detail::throw_shape(where, pair() +
-                                   " with one scale a slot; expected floats, of which these scales "
-                                   "are computed");
-  }
-}
-
-/// What every write checks of its caches.
-inline void check_caches(const char* where, const CacheView& k, const CacheView& v,
-                         const std::int64_t* slots, std::int64_t num_tokens) {
-  detail_checks::check_cache(where, "k_cache", k);
-  detail_checks::check_cache(where, "v_cache", v);
-  detail_checks::check_pair(where, k, v);
-  if (slots == nullptr && num_tokens != 0) {
-    detail::throw_shape(where, "no slot_mapping; expected one slot a token");
-  }
-  detail_checks::check_indices(where, "slot", slots, num_tokens, kNoSlot,
-                               k.num_blocks * k.block_size);
-}
-
-inline void check(const WriteKvCall& call, const char* where) {
-  check_caches(where, call.k_cache, call.v_cache, call.slot_mapping, call.k.num_tokens);
-  detail_checks::check_rows(where, "k", call.k, call.k.num_tokens, call.k_cache);
-  detail_checks::check_rows(where, "v", call.v, call.k.num_tokens, call.v_cache);
-  check_dtypes(where, "k", call.k.dtype, call.k_cache, call.k_scale);
-  check_dtypes(where, "v", call.v.dtype, call.v_cache, call.v_scale);
-  const MemoryRegion k_scale(call.k_scale, call.k_cache), v_scale(call.v_scale, call.v_cache);
-  std::vector<detail_overlap::Named> written{{MemoryRegion(call.k_cache), "k_cache"},
-                                             {MemoryRegion(call.v_cache), "v_cache"}};
-  std::vector<detail_overlap::Named> read{{MemoryRegion(call.k), "k"}, {MemoryRegion(call.v), "v"}};
-  (call.k_scale.per_token() ? written : read).push_back({k_scale, "k_scale"});
-  (call.v_scale.per_token() ? written : read).push_back({v_scale, "v_scale"});
-  detail_overlap::check(where, written, read);
-}
-
 /// Bytes that one token is read and written with.
 [[nodiscard]] inline std::int64_t token_bytes(const RowsView& rows,
                                               const CacheView& cache) noexcept {
@@ -196,7 +128,7 @@ inline void check(const WriteKvCall& call, const char* where) {
 template <Executor E>
 void write_kv(const WriteKvCall& call, E& executor, const Kernels& kernels,
               const char* where = "cpu.write_kv") {
-  detail_write_kv::check(call, where);
+  check_write_kv(where, call);
   const detail_write_kv::Writer k(call.k.dtype, call.k_cache, call.k_scale, kernels);
   const detail_write_kv::Writer v(call.v.dtype, call.v_cache, call.v_scale, kernels);
   const std::int64_t bytes = detail_write_kv::token_bytes(call.k, call.k_cache) +

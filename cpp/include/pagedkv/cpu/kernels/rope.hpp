@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "pagedkv/cpu/attention_call.hpp"
 #include "pagedkv/cpu/kernels/quantize.hpp"
+#include "pagedkv/ops/attention_call.hpp"
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {
 

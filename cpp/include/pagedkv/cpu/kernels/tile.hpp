@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "pagedkv/cpu/attention_call.hpp"
+#include "pagedkv/cpu/attention_span.hpp"
 #include "pagedkv/cpu/simd/vectors.hpp"
 
 namespace pagedkv::inline v0_1::cpu::PAGEDKV_ISA_NAMESPACE {

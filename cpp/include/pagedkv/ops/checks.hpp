@@ -8,11 +8,11 @@
 #include <string>
 
 #include "pagedkv/core/errors.hpp"
-#include "pagedkv/cpu/views.hpp"
 #include "pagedkv/detail/checked_math.hpp"
 #include "pagedkv/detail/macros.hpp"
+#include "pagedkv/ops/views.hpp"
 
-namespace pagedkv::inline v0_1::cpu {
+namespace pagedkv::inline v0_1 {
 
 /// A slot of a write that is skipped: its token goes nowhere.
 inline constexpr std::int64_t kNoSlot = -1;
@@ -109,4 +109,4 @@ inline void check_pair(const char* where, const CacheView& k, const CacheView& v
 }
 
 }  // namespace detail_checks
-}  // namespace pagedkv::inline v0_1::cpu
+}  // namespace pagedkv::inline v0_1

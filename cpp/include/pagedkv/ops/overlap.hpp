@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "pagedkv/core/errors.hpp"
-#include "pagedkv/cpu/views.hpp"
 #include "pagedkv/detail/macros.hpp"
+#include "pagedkv/ops/views.hpp"
 
-namespace pagedkv::inline v0_1::cpu {
+namespace pagedkv::inline v0_1 {
 
 /// The bytes of an array: runs of `run()` bytes, repeated in up to three dimensions.
 class MemoryRegion {
@@ -157,4 +157,4 @@ inline void check_caches(const char* where, const CacheView* caches, std::size_t
 }
 
 }  // namespace detail_overlap
-}  // namespace pagedkv::inline v0_1::cpu
+}  // namespace pagedkv::inline v0_1

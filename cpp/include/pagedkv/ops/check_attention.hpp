@@ -10,11 +10,11 @@
 #include <string>
 
 #include "pagedkv/core/errors.hpp"
-#include "pagedkv/cpu/attention_call.hpp"
-#include "pagedkv/cpu/checks.hpp"
-#include "pagedkv/cpu/overlap.hpp"
+#include "pagedkv/ops/attention_call.hpp"
+#include "pagedkv/ops/checks.hpp"
+#include "pagedkv/ops/overlap.hpp"
 
-namespace pagedkv::inline v0_1::cpu {
+namespace pagedkv::inline v0_1 {
 
 /// Most query heads a head of keys and values, but for MLA, which has one head for all.
 inline constexpr std::int64_t kMaxGroupSize = 64;
@@ -168,14 +168,8 @@ inline void check_options(const char* where, const AttentionCall& call) {
 
 /// `query_start_loc`, and `seq_lens` against it.
 inline void check_sequences(const char* where, const AttentionCall& call) {
-  if (call.num_seqs < 0 || call.max_blocks < 0) {
-    detail::throw_shape(where, "num_seqs is " + std::to_string(call.num_seqs) + " and max_blocks " +
-                                   std::to_string(call.max_blocks) + "; expected 0 or more");
-  }
   const std::int32_t* const starts = call.query_start_loc;
-  if (starts == nullptr) {
-    expect_size(where, "q with tokens", call.q.num_tokens, call.num_seqs);
-  } else if (starts[0] != 0 || starts[call.num_seqs] != call.q.num_tokens) {
+  if (starts != nullptr && (starts[0] != 0 || starts[call.num_seqs] != call.q.num_tokens)) {
     detail::throw_shape(where, "query_start_loc from " + std::to_string(starts[0]) + " to " +
                                    std::to_string(starts[call.num_seqs]) + "; expected from 0 to " +
                                    std::to_string(call.q.num_tokens) + ", the tokens of q");
@@ -238,24 +232,20 @@ struct VisibleTokens {
           std::clamp<std::int64_t>(context - call.window + 1, 0, length)};
 }
 
-/// Checks everything that `attend` takes for granted. Block ids are looked at only where their
-/// tokens are read: those of tokens that a window hides may be anything. O(num_seqs + blocks read).
+/// Checks everything but the lengths, starts and block ids, which another device may hold. O(1).
 /// @param where  names the function in messages.
-/// @throws ShapeError, InvalidSlotError for a block id, UnsupportedError for what is not computed.
-inline void check_attention(const char* where, const AttentionCall& call) {
+/// @throws ShapeError, UnsupportedError for what is not computed.
+inline void check_attention_arrays(const char* where, const AttentionCall& call) {
   using namespace detail_check_attention;
   check_arrays(where, call);
   check_mla(where, call);
   check_options(where, call);
-  check_sequences(where, call);
-  const std::int64_t size = call.k_cache.block_size;
-  const auto blocks_of = [&](std::int64_t tokens) { return (tokens + size - 1) / size; };
-  for (std::int64_t seq = 0; seq < call.num_seqs; ++seq) {
-    if (call.query_len(seq) == 0) continue;
-    const VisibleTokens seen = visible_tokens(call, seq);
-    const std::int64_t end = blocks_of(call.seq_lens[seq]), begin = seen.begin / size;
-    check_block_ids(where, call, seq, 0, std::min(blocks_of(seen.sinks), begin));
-    check_block_ids(where, call, seq, begin, end);
+  if (call.num_seqs < 0 || call.max_blocks < 0) {
+    detail::throw_shape(where, "num_seqs is " + std::to_string(call.num_seqs) + " and max_blocks " +
+                                   std::to_string(call.max_blocks) + "; expected 0 or more");
+  }
+  if (call.query_start_loc == nullptr) {
+    expect_size(where, "q with tokens", call.q.num_tokens, call.num_seqs);
   }
   const MemoryRegion lse(call.lse, call.lse == nullptr ? 0 : 4,
                          {{{call.q.num_tokens * call.q.num_heads, 4}, {1, 0}, {1, 0}}});
@@ -269,4 +259,23 @@ inline void check_attention(const char* where, const AttentionCall& call) {
                          {MemoryRegion(call.v_scale, call.v_cache), "v_scale"}});
 }
 
-}  // namespace pagedkv::inline v0_1::cpu
+/// Checks everything that `attend` takes for granted. Block ids are looked at only where their
+/// tokens are read: those of tokens that a window hides may be anything. O(num_seqs + blocks read).
+/// @param where  names the function in messages.
+/// @throws ShapeError, InvalidSlotError for a block id, UnsupportedError for what is not computed.
+inline void check_attention(const char* where, const AttentionCall& call) {
+  using namespace detail_check_attention;
+  check_attention_arrays(where, call);
+  check_sequences(where, call);
+  const std::int64_t size = call.k_cache.block_size;
+  const auto blocks_of = [&](std::int64_t tokens) { return (tokens + size - 1) / size; };
+  for (std::int64_t seq = 0; seq < call.num_seqs; ++seq) {
+    if (call.query_len(seq) == 0) continue;
+    const VisibleTokens seen = visible_tokens(call, seq);
+    const std::int64_t end = blocks_of(call.seq_lens[seq]), begin = seen.begin / size;
+    check_block_ids(where, call, seq, 0, std::min(blocks_of(seen.sinks), begin));
+    check_block_ids(where, call, seq, begin, end);
+  }
+}
+
+}  // namespace pagedkv::inline v0_1

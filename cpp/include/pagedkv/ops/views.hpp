@@ -9,7 +9,7 @@
 
 #include "pagedkv/core/dtype.hpp"
 
-namespace pagedkv::inline v0_1::cpu {
+namespace pagedkv::inline v0_1 {
 
 /// Order of a block's dimensions.
 enum class Layout : unsigned char {
@@ -107,4 +107,4 @@ struct ScaleView {
   [[nodiscard]] bool trivial() const noexcept { return data == nullptr && value == 1; }
 };
 
-}  // namespace pagedkv::inline v0_1::cpu
+}  // namespace pagedkv::inline v0_1

@@ -9,13 +9,14 @@
 
 #include "operands.hpp"
 #include "pagedkv/core/errors.hpp"
+#include "pagedkv/ops/attention_call.hpp"
 
-namespace pagedkv::python {
+namespace pagedkv::python::target {
 
 /// The sequences of a call, in memory that no other thread changes while they are read.
 class Sequences {
  public:
-  Sequences(const char* where, const AnyObject& block_tables, const AnyObject& seq_lens)
+  Sequences(const Site& where, const AnyObject& block_tables, const AnyObject& seq_lens)
       : where_(where),
         lens_(Integers(where, "seq_lens", seq_lens, 1, "(num_seqs,)").values<std::int32_t>()),
         tables_(where, "block_tables", block_tables, 2, "(num_seqs, max_blocks)") {
@@ -47,6 +48,15 @@ class Sequences {
     return sum;
   }
 
+  /// Columns that a tree mask must have: one for each new token of a sequence.
+  [[nodiscard]] std::int64_t least_mask_width(const AttentionCall& call) const noexcept {
+    std::int64_t most = 0;
+    for (std::int64_t seq = 0; seq < call.num_seqs; ++seq) {
+      most = std::max(most, call.query_len(seq));
+    }
+    return most;
+  }
+
   /// Sets the tables and lengths of a call, whose caches are set. Only as much of each table as its
   /// sequence uses is copied.
   template <class Call>
@@ -74,9 +84,9 @@ class Sequences {
   }
 
  private:
-  const char* where_;
+  Site where_;
   std::vector<std::int32_t> lens_, starts_, copied_;
   Integers tables_;
 };
 
-}  // namespace pagedkv::python
+}  // namespace pagedkv::python::target
