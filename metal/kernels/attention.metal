@@ -15,12 +15,12 @@
 
 /// Floats of a row of the tile of keys or values: 4 more than its channels, so that the rows that a
 /// matrix is loaded from lie in different banks.
-#define kKeyChannels (kKeyDim + kRopeDim)
-#define kStageWidth (max(kKeyChannels, kValueDim) + 4)
+inline uint key_channels() { return kKeyDim + kRopeDim; }
+inline uint stage_width() { return max(key_channels(), kValueDim) + 4; }
 
 /// The threadgroup's memory, after `attention_shared_bytes` of the host.
 struct Shared {
-  threadgroup float* stage;    ///< [kTileTokens, kStageWidth] keys, then values
+  threadgroup float* stage;    ///< [kTileTokens, stage_width()] keys, then values
   threadgroup float* scores;   ///< [kTileRows, kTileTokens] scores, then weights
   threadgroup float* factors;  ///< [kTileRows] of what was summed before; at last of the result
   threadgroup uint* present;   ///< [kTileTokens] whether there is such a token
@@ -30,7 +30,7 @@ struct Shared {
 inline Shared shared_of(threadgroup float* memory) {
   Shared shared;
   shared.stage = memory;
-  shared.scores = shared.stage + kTileTokens * kStageWidth;
+  shared.scores = shared.stage + kTileTokens * stage_width();
   shared.factors = shared.scores + kTileRows * kTileTokens;
   shared.present = (threadgroup uint*)(shared.factors + kTileRows);
   shared.unusual = (threadgroup atomic_uint*)(shared.present + kTileTokens);
@@ -89,7 +89,7 @@ inline void stage_keys(constant AttentionParams& p, Work work, Shared shared,
                        device const int* block_tables, device atomic_uint* errors, uint first,
                        uint thread_index) {
   constexpr uint width = 4;
-  const uint parts = kKeyChannels / width;
+  const uint parts = key_channels() / width;
   for (uint i = thread_index; i < kTileTokens * parts; i += kSimdgroups * kSimdWidth) {
     const uint t = i / parts, c = i % parts * width, j = first + t;
     const int block = block_of(p, work, block_tables, errors, j);
@@ -101,7 +101,7 @@ inline void stage_keys(constant AttentionParams& p, Work work, Shared shared,
           rope_keys + row_of_block(p.k_rope, uint(block), work.kv_head, j % kBlockSize),
           c - kKeyDim);
     }
-    *(threadgroup float4*)(shared.stage + t * kStageWidth + c) = x;
+    *(threadgroup float4*)(shared.stage + t * stage_width() + c) = x;
     if (c == 0) shared.present[t] = block >= 0 ? 1 : 0;
   }
 }
@@ -121,7 +121,7 @@ inline void stage_values(constant AttentionParams& p, Work work, Shared shared,
       x = load_channels(values + row_of_block(p.v, uint(block), work.kv_head, j % kBlockSize), c);
     }
     unusual = unusual || !is_finite(x.x) || !is_finite(x.y) || !is_finite(x.z) || !is_finite(x.w);
-    *(threadgroup float4*)(shared.stage + t * kStageWidth + c) = x;
+    *(threadgroup float4*)(shared.stage + t * stage_width() + c) = x;
   }
   if (unusual) atomic_store_explicit(shared.unusual, 1u, memory_order_relaxed);
 }
@@ -213,7 +213,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
   simdgroup_float8x8 queries[kMaxQueryTiles];
 #pragma unroll
   for (uint c = 0; c < kMaxQueryTiles; ++c) {
-    if (c * 8 >= kKeyChannels) break;
+    if (c * 8 >= key_channels()) break;
     for (uint e = 0; e < 2; ++e) {
       const uint r = my_row + row_in_matrix[e], channel = c * 8 + column_in_matrix[e];
       float x = 0;
@@ -250,9 +250,9 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
       simdgroup_float8x8 products = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
 #pragma unroll
       for (uint c = 0; c < kMaxQueryTiles; ++c) {
-        if (c * 8 >= kKeyChannels) break;
+        if (c * 8 >= key_channels()) break;
         simdgroup_float8x8 part;
-        simdgroup_load(part, shared.stage + t * kStageWidth + c * 8, kStageWidth, ulong2(0), true);
+        simdgroup_load(part, shared.stage + t * stage_width() + c * 8, stage_width(), ulong2(0), true);
         simdgroup_multiply_accumulate(products, queries[c], part, products);
       }
       simdgroup_store(products, shared.scores + my_row * kTileTokens + t, kTileTokens);
@@ -302,7 +302,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
         for (uint t = 0; t < kTileTokens; t += 8) {
           simdgroup_float8x8 part, weight;
           simdgroup_load(weight, shared.scores + my_row * kTileTokens + t, kTileTokens);
-          simdgroup_load(part, shared.stage + t * kStageWidth + c, kStageWidth);
+          simdgroup_load(part, shared.stage + t * stage_width() + c, stage_width());
           simdgroup_multiply_accumulate(sums[n], weight, part, sums[n]);
         }
         continue;
@@ -315,7 +315,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
                             sees(p, work, tree_mask, errors, r, first + t);
           if (!seen) continue;
           sums[n].thread_elements()[e] += shared.scores[r * kTileTokens + t] *
-                                          shared.stage[t * kStageWidth + c + column_in_matrix[e]];
+                                          shared.stage[t * stage_width() + c + column_in_matrix[e]];
         }
       }
     }
@@ -344,7 +344,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
     }
     const Finished finished = finish_row(reference[n], weights[n],
                                          p.has_sink_logits != 0 ? sink_logits[head] : -INFINITY);
-    shared.factors[r] = finished.factor;
+    shared.factors[r] = finished.factor * p.value_scale;
     if (p.wants_lse != 0) {
       lse[ulong(work.sequence.first_query + query) * p.num_q_heads + head] = finished.lse;
     }

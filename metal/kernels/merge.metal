@@ -69,12 +69,12 @@ kernel void merge_pieces(constant AttentionParams& p [[buffer(0)]],
   device const float* parts = partials + partial_of(p, seq, query, head, 0);
   float reference = -INFINITY;
   for (uint i = 0; i < pieces.count; ++i) {
-    const float highest = parts[ulong(i) * kPartialSize + kValueDim];
+    const float highest = parts[ulong(i) * partial_size() + kValueDim];
     if (highest > reference) reference = highest;
   }
   float sum = 0;
   for (uint i = 0; i < pieces.count; ++i) {
-    device const float* part = parts + ulong(i) * kPartialSize;
+    device const float* part = parts + ulong(i) * partial_size();
     sum += part[kValueDim + 1] * rescale_factor(part[kValueDim], reference);
   }
   const uint token = sequence.first_query + query;
@@ -84,10 +84,10 @@ kernel void merge_pieces(constant AttentionParams& p [[buffer(0)]],
   for (uint c = lane; c < kValueDim; c += kSimdWidth) {
     float value = 0;
     for (uint i = 0; i < pieces.count; ++i) {
-      device const float* part = parts + ulong(i) * kPartialSize;
+      device const float* part = parts + ulong(i) * partial_size();
       value += part[c] * rescale_factor(part[kValueDim], reference);
     }
-    store(row, kRowType, c, value * finished.factor);
+    store(row, kRowType, c, value * finished.factor * p.value_scale);
   }
   if (lane == 0 && p.wants_lse != 0) lse[ulong(token) * p.num_q_heads + head] = finished.lse;
 }

@@ -143,7 +143,8 @@ struct AttentionParams {
   uint32_t has_slopes;
   uint32_t has_tree_mask;
   uint32_t wants_lse;
-  float scale;
+  float scale;        ///< of products, that of a tensor of keys counted
+  float value_scale;  ///< of a tensor of values
   float softcap;  ///< 0: none
 };
 

@@ -6,7 +6,7 @@
 #include "metal/kernels/common.h"
 
 /// Sums of values, their reference and the sum of the weights: floats of one row's part.
-#define kPartialSize (kValueDim + 2)
+inline uint partial_size() { return kValueDim + 2; }
 
 struct Sequence {
   uint first_query;  ///< among the new tokens of the call
@@ -87,5 +87,5 @@ inline Pieces pieces_of(constant AttentionParams& p, Sequence s) {
 /// Floats before the partial result of a row in a piece.
 inline ulong partial_of(constant AttentionParams& p, uint seq, uint query, uint head, uint piece) {
   const ulong row = (ulong(seq) * p.split_queries + query) * p.num_q_heads + head;
-  return (row * p.max_pieces + piece) * kPartialSize;
+  return (row * p.max_pieces + piece) * partial_size();
 }
