@@ -5,6 +5,7 @@
 
 #include "metal/dispatches.hpp"
 #include "metal/operations.hpp"
+#include "pagedkv/ops/check_attention.hpp"
 
 namespace pagedkv::metal {
 
@@ -95,9 +96,8 @@ kernels::AttentionParams params_of(const AttentionCall& call, const char* where)
 /// Into how many pieces sequences may be cut. Lengths are not known here: what a row of the block
 /// table has room for is their limit.
 void cut(const AttentionCall& call, bool batch_invariant, kernels::AttentionParams& p) {
-  const std::int64_t tokens =
-      std::min<std::int64_t>(call.max_blocks * call.k_cache.block_size,
-                             std::numeric_limits<std::int32_t>::max());
+  const std::int64_t tokens = std::min<std::int64_t>(call.max_blocks * call.k_cache.block_size,
+                                                     std::numeric_limits<std::int32_t>::max());
   const auto most = static_cast<std::uint32_t>(
       std::max<std::int64_t>(tokens + kernels::kPieceTokens - 1, 1) / kernels::kPieceTokens);
   std::uint32_t wanted = kInvariantPieces;
@@ -125,7 +125,8 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
   const auto value_dim = static_cast<std::uint32_t>(call.v_cache.head_dim);
   const auto key_dim = static_cast<std::uint32_t>(call.k_cache.head_dim);
   const auto rope_dim = static_cast<std::uint32_t>(call.k_rope_cache.head_dim);
-  const std::uint64_t most_queries = params.num_tokens - std::min(params.num_seqs, params.num_tokens) + 1;
+  const std::uint64_t most_queries =
+      params.num_tokens - std::min(params.num_seqs, params.num_tokens) + 1;
   const Tile tile = tile_for(key_dim + rope_dim, value_dim, most_queries * group);
 
   Dispatch attention("attend");
@@ -179,9 +180,9 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
 
   Dispatch merge("merge_pieces");
   merge.constants = attention.constants;
-  cover_rows(merge, params.num_q_heads,
-             narrow(where, "queries of sequences",
-                    std::int64_t{params.num_seqs} * params.split_queries));
+  cover_rows(
+      merge, params.num_q_heads,
+      narrow(where, "queries of sequences", std::int64_t{params.num_seqs} * params.split_queries));
   merge.add_params(params);
   merge.add_array(call.out.data);
   merge.add_array(call.lse);

@@ -38,9 +38,8 @@ kernels::MoveParams move_params(const char* where, const RowsView& view, const C
   params.num_heads = narrow(where, "num_kv_heads", view.num_heads);
   params.head_dim = narrow(where, "head_dim", view.head_dim);
   params.num_blocks = narrow(where, "num_blocks", blocks.num_blocks);
-  const std::uint32_t parts =
-      narrow(where, "a token's elements", view.num_heads * view.head_dim) /
-      dispatch[Constant::vector];
+  const std::uint32_t parts = narrow(where, "a token's elements", view.num_heads * view.head_dim) /
+                              dispatch[Constant::vector];
   cover(dispatch, parts, params.num_tokens);
   return params;
 }
@@ -194,9 +193,8 @@ void run_copy(const CacheView& source, const CacheView& target, Copied copied,
               const IndexPairs& pairs, bool in_order, Queue& queue, const char* where) {
   const auto row_bytes = static_cast<std::int64_t>(source.row_bytes());
   std::int64_t unit = 16;
-  while (unit > 1 &&
-         (row_bytes % unit != 0 || !aligned(static_cast<std::size_t>(unit), source) ||
-          !aligned(static_cast<std::size_t>(unit), target))) {
+  while (unit > 1 && (row_bytes % unit != 0 || !aligned(static_cast<std::size_t>(unit), source) ||
+                      !aligned(static_cast<std::size_t>(unit), target))) {
     unit /= 2;
   }
   kernels::CopyParams params{};

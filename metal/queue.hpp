@@ -42,7 +42,7 @@ struct Size {
 struct Dispatch {
   static constexpr std::size_t kMaxArguments = 16;
 
-  explicit Dispatch(const char* name) : kernel(name) {}
+  explicit Dispatch(const char* kernel) : name(kernel) {}
 
   /// Parameters and arrays are given in the order of the kernel's.
   template <class Params>
@@ -60,7 +60,7 @@ struct Dispatch {
     return constants[static_cast<std::size_t>(constant)];
   }
 
-  const char* kernel;
+  const char* name;  ///< of the kernel
   std::array<std::uint32_t, kNumConstants> constants{};
   std::array<Argument, kMaxArguments> arguments{};
   std::size_t num_arguments = 0;

@@ -134,27 +134,20 @@ struct Results {
   device float* partials;
 };
 
-kernel void attend(constant AttentionParams& p [[buffer(0)]],
-                   device const uchar* q [[buffer(1)]],
-                   device const uchar* q_rope [[buffer(2)]],
-                   device uchar* out [[buffer(3)]],
-                   device float* lse [[buffer(4)]],
-                   device const uchar* keys [[buffer(5)]],
-                   device const uchar* rope_keys [[buffer(6)]],
-                   device const uchar* values [[buffer(7)]],
-                   device const int* block_tables [[buffer(8)]],     // [num_seqs, max_blocks]
-                   device const int* seq_lens [[buffer(9)]],         // [num_seqs]
-                   device const int* query_start_loc [[buffer(10)]],  // [num_seqs + 1]
-                   device const float* sink_logits [[buffer(11)]],   // [num_q_heads]
-                   device const float* slopes [[buffer(12)]],        // [num_q_heads]
-                   device const uchar* tree_mask [[buffer(13)]],
-                   device float* partials [[buffer(14)]],
-                   device atomic_uint* errors [[buffer(15)]],
-                   threadgroup float* memory [[threadgroup(0)]],
-                   uint3 group [[threadgroup_position_in_grid]],
-                   uint thread_index [[thread_index_in_threadgroup]],
-                   uint simdgroup [[simdgroup_index_in_threadgroup]],
-                   uint lane [[thread_index_in_simdgroup]]) {
+kernel void attend(
+    constant AttentionParams& p [[buffer(0)]], device const uchar* q [[buffer(1)]],
+    device const uchar* q_rope [[buffer(2)]], device uchar* out [[buffer(3)]],
+    device float* lse [[buffer(4)]], device const uchar* keys [[buffer(5)]],
+    device const uchar* rope_keys [[buffer(6)]], device const uchar* values [[buffer(7)]],
+    device const int* block_tables [[buffer(8)]],      // [num_seqs, max_blocks]
+    device const int* seq_lens [[buffer(9)]],          // [num_seqs]
+    device const int* query_start_loc [[buffer(10)]],  // [num_seqs + 1]
+    device const float* sink_logits [[buffer(11)]],    // [num_q_heads]
+    device const float* slopes [[buffer(12)]],         // [num_q_heads]
+    device const uchar* tree_mask [[buffer(13)]], device float* partials [[buffer(14)]],
+    device atomic_uint* errors [[buffer(15)]], threadgroup float* memory PAGEDKV_THREADGROUP_MEMORY,
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
   // Group (x, y, z) has head x of keys and values, tile y of the call's rows, piece z.
   Work work;
   work.kv_head = group.x;
@@ -171,12 +164,10 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
 
   // What the rows of this tile see.
   const uint first_position = work.sequence.context + work.first_row / kGroup;
-  const uint last_position =
-      work.sequence.context + (work.first_row + work.num_rows - 1) / kGroup;
+  const uint last_position = work.sequence.context + (work.first_row + work.num_rows - 1) / kGroup;
   work.sinks = pieces.sinks;
   work.begin = p.window != 0 && first_position + 1 > p.window ? first_position + 1 - p.window : 0;
-  work.end =
-      p.causal != 0 ? min(work.sequence.length, last_position + 1) : work.sequence.length;
+  work.end = p.causal != 0 ? min(work.sequence.length, last_position + 1) : work.sequence.length;
   const uint piece_begin = pieces.first + piece * pieces.tokens;
   const uint until = min(piece_begin + pieces.tokens, work.end);
   const uint from = piece_begin < work.sinks
@@ -252,7 +243,8 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
       for (uint c = 0; c < kMaxQueryTiles; ++c) {
         if (c * 8 >= key_channels()) break;
         simdgroup_float8x8 part;
-        simdgroup_load(part, shared.stage + t * stage_width() + c * 8, stage_width(), ulong2(0), true);
+        simdgroup_load(part, shared.stage + t * stage_width() + c * 8, stage_width(), ulong2(0),
+                       true);
         simdgroup_multiply_accumulate(products, queries[c], part, products);
       }
       simdgroup_store(products, shared.scores + my_row * kTileTokens + t, kTileTokens);

@@ -14,6 +14,10 @@ using namespace pagedkv::metal::kernels;
 #if !defined(PAGEDKV_FUNCTION_CONSTANT)
 #define PAGEDKV_FUNCTION_CONSTANT(name, index) constant uint name [[function_constant(index)]]
 #endif
+// Where the emulation cannot read Metal's own text it has its own.
+#if !defined(PAGEDKV_THREADGROUP_MEMORY)
+#define PAGEDKV_THREADGROUP_MEMORY [[threadgroup(0)]]
+#endif
 PAGEDKV_FUNCTION_CONSTANT(kRowType, 0);     // ElementType of dense rows
 PAGEDKV_FUNCTION_CONSTANT(kCacheType, 1);   // ElementType of caches, or of what rows become
 PAGEDKV_FUNCTION_CONSTANT(kVector, 2);      // elements moved at a time: 1, 4 or 8
@@ -57,8 +61,7 @@ inline float4 load4(device const uchar* row, uint type, uint i) {
   if (type == kFloat) return *(device const float4*)(row + i * 4);
   if (type == kHalf) return float4(*(device const half4*)(row + i * 2));
   const ushort4 bits = *(device const ushort4*)(row + i * 2);
-  return float4(from_bfloat(bits.x), from_bfloat(bits.y), from_bfloat(bits.z),
-                from_bfloat(bits.w));
+  return float4(from_bfloat(bits.x), from_bfloat(bits.y), from_bfloat(bits.z), from_bfloat(bits.w));
 }
 
 inline void store(device uchar* row, uint type, uint i, float x) {

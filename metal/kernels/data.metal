@@ -3,8 +3,7 @@
 #include "metal/kernels/common.h"
 
 /// Rows of n tokens go to their slots. Thread (x, y) moves part x of token y.
-kernel void write_rows(constant MoveParams& p [[buffer(0)]],
-                       device const uchar* rows [[buffer(1)]],
+kernel void write_rows(constant MoveParams& p [[buffer(0)]], device const uchar* rows [[buffer(1)]],
                        device uchar* cache [[buffer(2)]],
                        device const long* slots [[buffer(3)]],  // [num_tokens]; -1: skipped
                        device atomic_uint* errors [[buffer(4)]],
@@ -55,8 +54,7 @@ kernel void gather_starts(constant StartsParams& p [[buffer(0)]],
 
 /// Tokens of sequences become dense rows. Thread (x, y) moves part x of row y.
 kernel void gather_rows(constant MoveParams& p [[buffer(0)]],
-                        device const uchar* cache [[buffer(1)]],
-                        device uchar* rows [[buffer(2)]],
+                        device const uchar* cache [[buffer(1)]], device uchar* rows [[buffer(2)]],
                         device const int* block_tables [[buffer(3)]],  // [num_seqs, max_blocks]
                         device const long* starts [[buffer(4)]],       // [num_seqs + 1]
                         device atomic_uint* errors [[buffer(5)]],

@@ -75,7 +75,7 @@ struct StartsParams {
 /// rope_rows.
 struct RopeParams {
   Rows rows;
-  Rows to_rows;  ///< of queries
+  Rows to_rows;    ///< of queries
   Cache to_cache;  ///< of keys
   int64_t num_slots;
   int64_t max_position;
@@ -145,7 +145,7 @@ struct AttentionParams {
   uint32_t wants_lse;
   float scale;        ///< of products, that of a tensor of keys counted
   float value_scale;  ///< of a tensor of values
-  float softcap;  ///< 0: none
+  float softcap;      ///< 0: none
 };
 
 }  // namespace kernels

@@ -14,10 +14,9 @@ inline float norm_factor(device const uchar* row, uint size, float eps, uint lan
 
 /// One simdgroup a row: threadgroup (x, y) has rows of head x * simdgroups + its number, token y.
 /// A lane reads and writes the same pairs of channels, so that a row may become itself.
-kernel void rope_rows(constant RopeParams& p [[buffer(0)]],
-                      device const uchar* rows [[buffer(1)]],
-                      device uchar* to [[buffer(2)]],            // rows, or a cache
-                      device const long* slots [[buffer(3)]],    // [num_tokens], of keys
+kernel void rope_rows(constant RopeParams& p [[buffer(0)]], device const uchar* rows [[buffer(1)]],
+                      device uchar* to [[buffer(2)]],              // rows, or a cache
+                      device const long* slots [[buffer(3)]],      // [num_tokens], of keys
                       device const long* positions [[buffer(4)]],  // [num_tokens], or int32
                       device const float* cos_sin [[buffer(5)]],   // [max_position, rotary_dim]
                       device const uchar* weight [[buffer(6)]],    // [head_dim]
@@ -44,8 +43,7 @@ kernel void rope_rows(constant RopeParams& p [[buffer(0)]],
     to += row_of_token(p.to_rows, token, head);
   }
   device const uchar* row = rows + row_of_token(p.rows, token, head);
-  const float factor =
-      p.norm != 0 ? norm_factor(row, p.head_dim, p.norm_eps, lane) : 1.0f;
+  const float factor = p.norm != 0 ? norm_factor(row, p.head_dim, p.norm_eps, lane) : 1.0f;
   const uint half_dim = p.rotary_dim / 2;
   device const float* cosines = cos_sin + position * p.cos_sin_stride;
   device const float* sines = cosines + half_dim;

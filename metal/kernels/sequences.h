@@ -71,8 +71,7 @@ struct Pieces {
 
 inline Pieces pieces_of(constant AttentionParams& p, Sequence s) {
   Pieces pieces;
-  const uint seen_from =
-      p.window != 0 && s.context + 1 > p.window ? s.context + 1 - p.window : 0;
+  const uint seen_from = p.window != 0 && s.context + 1 > p.window ? s.context + 1 - p.window : 0;
   pieces.first = seen_from / kPieceTokens * kPieceTokens;
   pieces.sinks = p.window != 0 ? min(p.sink_tokens, s.length) : 0;
   const uint tokens = s.length - min(pieces.first, s.length);
