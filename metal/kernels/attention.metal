@@ -126,28 +126,29 @@ inline void stage_values(constant AttentionParams& p, Work work, Shared shared,
   if (unusual) atomic_store_explicit(shared.unusual, 1u, memory_order_relaxed);
 }
 
-/// The results of an attention, and where parts of them go.
-struct Results {
-  device uchar* out;
-  device float* lse;
-  device const float* sink_logits;
-  device float* partials;
-};
-
-kernel void attend(
-    constant AttentionParams& p [[buffer(0)]], device const uchar* q [[buffer(1)]],
-    device const uchar* q_rope [[buffer(2)]], device uchar* out [[buffer(3)]],
-    device float* lse [[buffer(4)]], device const uchar* keys [[buffer(5)]],
-    device const uchar* rope_keys [[buffer(6)]], device const uchar* values [[buffer(7)]],
-    device const int* block_tables [[buffer(8)]],      // [num_seqs, max_blocks]
-    device const int* seq_lens [[buffer(9)]],          // [num_seqs]
-    device const int* query_start_loc [[buffer(10)]],  // [num_seqs + 1]
-    device const float* sink_logits [[buffer(11)]],    // [num_q_heads]
-    device const float* slopes [[buffer(12)]],         // [num_q_heads]
-    device const uchar* tree_mask [[buffer(13)]], device float* partials [[buffer(14)]],
-    device atomic_uint* errors [[buffer(15)]], threadgroup float* memory PAGEDKV_THREADGROUP_MEMORY,
-    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+// clang-format off: an argument a line
+kernel void attend(constant AttentionParams& p [[buffer(0)]],
+                   device const uchar* q [[buffer(1)]],         // [num_tokens, num_q_heads, kKeyDim]
+                   device const uchar* q_rope [[buffer(2)]],    // [..., kRopeDim]
+                   device uchar* out [[buffer(3)]],             // [..., kValueDim]
+                   device float* lse [[buffer(4)]],             // [num_tokens, num_q_heads]
+                   device const uchar* keys [[buffer(5)]],      // a cache, as the other two
+                   device const uchar* rope_keys [[buffer(6)]],
+                   device const uchar* values [[buffer(7)]],
+                   device const int* block_tables [[buffer(8)]],      // [num_seqs, max_blocks]
+                   device const int* seq_lens [[buffer(9)]],          // [num_seqs]
+                   device const int* query_start_loc [[buffer(10)]],  // [num_seqs + 1]
+                   device const float* sink_logits [[buffer(11)]],    // [num_q_heads]
+                   device const float* slopes [[buffer(12)]],         // [num_q_heads]
+                   device const uchar* tree_mask [[buffer(13)]],      // [num_tokens, any]
+                   device float* partials [[buffer(14)]],             // as partial_of has it
+                   device atomic_uint* errors [[buffer(15)]],
+                   threadgroup float* memory PAGEDKV_THREADGROUP_MEMORY,
+                   uint3 group [[threadgroup_position_in_grid]],
+                   uint thread_index [[thread_index_in_threadgroup]],
+                   uint simdgroup [[simdgroup_index_in_threadgroup]],
+                   uint lane [[thread_index_in_simdgroup]]) {
+  // clang-format on
   // Group (x, y, z) has head x of keys and values, tile y of the call's rows, piece z.
   Work work;
   work.kv_head = group.x;

@@ -3,11 +3,14 @@
 #include "metal/kernels/common.h"
 
 /// Rows of n tokens go to their slots. Thread (x, y) moves part x of token y.
-kernel void write_rows(constant MoveParams& p [[buffer(0)]], device const uchar* rows [[buffer(1)]],
+// clang-format off: an argument a line
+kernel void write_rows(constant MoveParams& p [[buffer(0)]],
+                       device const uchar* rows [[buffer(1)]],
                        device uchar* cache [[buffer(2)]],
                        device const long* slots [[buffer(3)]],  // [num_tokens]; -1: skipped
                        device atomic_uint* errors [[buffer(4)]],
                        uint2 thread_at [[thread_position_in_grid]]) {
+  // clang-format on
   const uint parts = p.head_dim / kVector;
   const uint token = thread_at.y;
   if (thread_at.x >= parts * p.num_heads || token >= p.num_tokens) return;
@@ -24,11 +27,13 @@ kernel void write_rows(constant MoveParams& p [[buffer(0)]], device const uchar*
 
 /// Which row each sequence begins with, [num_seqs + 1], by one simdgroup. A sequence whose length
 /// cannot be is taken for empty.
+// clang-format off: an argument a line
 kernel void gather_starts(constant StartsParams& p [[buffer(0)]],
-                          device const int* seq_lens [[buffer(1)]],
+                          device const int* seq_lens [[buffer(1)]],  // [num_seqs]
                           device long* starts [[buffer(2)]],
                           device atomic_uint* errors [[buffer(3)]],
                           uint lane [[thread_index_in_simdgroup]]) {
+  // clang-format on
   const ulong most = ulong(p.max_blocks) * kBlockSize;
   long before = 0;
   for (uint first = 0; first < p.num_seqs; first += kSimdWidth) {
@@ -53,12 +58,15 @@ kernel void gather_starts(constant StartsParams& p [[buffer(0)]],
 }
 
 /// Tokens of sequences become dense rows. Thread (x, y) moves part x of row y.
+// clang-format off: an argument a line
 kernel void gather_rows(constant MoveParams& p [[buffer(0)]],
-                        device const uchar* cache [[buffer(1)]], device uchar* rows [[buffer(2)]],
+                        device const uchar* cache [[buffer(1)]],
+                        device uchar* rows [[buffer(2)]],
                         device const int* block_tables [[buffer(3)]],  // [num_seqs, max_blocks]
                         device const long* starts [[buffer(4)]],       // [num_seqs + 1]
                         device atomic_uint* errors [[buffer(5)]],
                         uint2 thread_at [[thread_position_in_grid]]) {
+  // clang-format on
   const uint parts = p.head_dim / kVector;
   const uint row = thread_at.y;
   if (thread_at.x >= parts * p.num_heads || row >= p.num_tokens) return;
@@ -86,12 +94,14 @@ kernel void gather_rows(constant MoveParams& p [[buffer(0)]],
 
 /// Blocks, or slots, are copied. A thread owns the same bytes of each: with all pairs of a call it
 /// does them in order, so that one may read what an earlier one wrote.
+// clang-format off: an argument a line
 kernel void copy_indexed(constant CopyParams& p [[buffer(0)]],
                          device const uchar* source [[buffer(1)]],
                          device uchar* target [[buffer(2)]],
                          device const long* pairs [[buffer(3)]],  // [num_pairs, 2]: from, to
                          device atomic_uint* errors [[buffer(4)]],
                          uint2 thread_at [[thread_position_in_grid]]) {
+  // clang-format on
   if (thread_at.x >= p.row_units * p.slots * p.num_heads) return;
   const uint unit = thread_at.x % p.row_units;
   const uint row = thread_at.x / p.row_units;

@@ -6,12 +6,18 @@
 /// (e^lse_a * a + e^lse_b * b) / (e^lse_a + e^lse_b), one simdgroup a row: threadgroup (x, y) has
 /// head x * simdgroups + its number, token y. A part with an LSE of -inf is not read. A lane reads
 /// and writes the same channels, so that a part may become the result.
-kernel void merge_states(
-    constant MergeParams& p [[buffer(0)]], device const uchar* rows_a [[buffer(1)]],
-    device const float* lses_a [[buffer(2)]], device const uchar* rows_b [[buffer(3)]],
-    device const float* lses_b [[buffer(4)]], device uchar* rows [[buffer(5)]],
-    device float* lses [[buffer(6)]], uint3 group [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]], uint lane [[thread_index_in_simdgroup]]) {
+// clang-format off: an argument a line
+kernel void merge_states(constant MergeParams& p [[buffer(0)]],
+                         device const uchar* rows_a [[buffer(1)]],
+                         device const float* lses_a [[buffer(2)]],
+                         device const uchar* rows_b [[buffer(3)]],
+                         device const float* lses_b [[buffer(4)]],
+                         device uchar* rows [[buffer(5)]],
+                         device float* lses [[buffer(6)]],
+                         uint3 group [[threadgroup_position_in_grid]],
+                         uint simdgroup [[simdgroup_index_in_threadgroup]],
+                         uint lane [[thread_index_in_simdgroup]]) {
+  // clang-format on
   const uint token = group.y, head = group.x * kSimdgroups + simdgroup;
   if (head >= p.num_heads) return;
   const float lse_a = lses_a[row_of_token(p.lse_a, token, head)];
@@ -44,15 +50,19 @@ kernel void merge_states(
 /// The pieces of each row of a sequence that was cut, in order, one simdgroup a row: threadgroup
 /// (x, y) has head x * simdgroups + its number, query y % split_queries of sequence
 /// y / split_queries.
-kernel void merge_pieces(constant AttentionParams& p [[buffer(0)]], device uchar* out [[buffer(1)]],
-                         device float* lse [[buffer(2)]], device const int* seq_lens [[buffer(3)]],
-                         device const int* query_start_loc [[buffer(4)]],
-                         device const float* sink_logits [[buffer(5)]],
+// clang-format off: an argument a line
+kernel void merge_pieces(constant AttentionParams& p [[buffer(0)]],
+                         device uchar* out [[buffer(1)]],
+                         device float* lse [[buffer(2)]],
+                         device const int* seq_lens [[buffer(3)]],         // [num_seqs]
+                         device const int* query_start_loc [[buffer(4)]],  // [num_seqs + 1]
+                         device const float* sink_logits [[buffer(5)]],    // [num_q_heads]
                          device const float* partials [[buffer(6)]],
                          device atomic_uint* errors [[buffer(7)]],
                          uint3 group [[threadgroup_position_in_grid]],
                          uint simdgroup [[simdgroup_index_in_threadgroup]],
                          uint lane [[thread_index_in_simdgroup]]) {
+  // clang-format on
   const uint seq = group.y / p.split_queries, query = group.y % p.split_queries;
   const uint head = group.x * kSimdgroups + simdgroup;
   if (head >= p.num_q_heads) return;

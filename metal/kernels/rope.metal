@@ -14,7 +14,9 @@ inline float norm_factor(device const uchar* row, uint size, float eps, uint lan
 
 /// One simdgroup a row: threadgroup (x, y) has rows of head x * simdgroups + its number, token y.
 /// A lane reads and writes the same pairs of channels, so that a row may become itself.
-kernel void rope_rows(constant RopeParams& p [[buffer(0)]], device const uchar* rows [[buffer(1)]],
+// clang-format off: an argument a line
+kernel void rope_rows(constant RopeParams& p [[buffer(0)]],
+                      device const uchar* rows [[buffer(1)]],
                       device uchar* to [[buffer(2)]],              // rows, or a cache
                       device const long* slots [[buffer(3)]],      // [num_tokens], of keys
                       device const long* positions [[buffer(4)]],  // [num_tokens], or int32
@@ -24,6 +26,7 @@ kernel void rope_rows(constant RopeParams& p [[buffer(0)]], device const uchar* 
                       uint3 group [[threadgroup_position_in_grid]],
                       uint simdgroup [[simdgroup_index_in_threadgroup]],
                       uint lane [[thread_index_in_simdgroup]]) {
+  // clang-format on
   const uint token = group.y, head = group.x * kSimdgroups + simdgroup;
   if (head >= p.num_heads) return;
   const long position =
