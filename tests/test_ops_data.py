@@ -83,6 +83,7 @@ def test_floats_are_quantised_as_they_are_written(
     assert np.all(np.abs(came - decode(rows, given)) <= STEP[dtype] * largest)
 
 
+@pytest.mark.elements("int8")
 def test_written_tokens_are_what_attention_reads(rng: np.random.Generator) -> None:
     k, v = rng.standard_normal((2, 40, 2, 64)).astype(np.float32)
     k_cache, v_cache = (np.full((5, 2, 16, 64), -128, np.int8) for _ in range(2))
@@ -298,6 +299,7 @@ def test_parts_that_saw_nothing_merge_to_nothing() -> None:
 # torch
 
 
+@pytest.mark.only_on("cpu")
 def test_torch_tensors_are_written_and_gathered() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     k, v = torch.randn((2, 5, 2, 8)).to(torch.bfloat16)
@@ -328,6 +330,7 @@ def rows(count: int = 2, dtype: Any = np.float32) -> Array:
     return np.ones((count, 2, 8), dtype)
 
 
+@pytest.mark.only_on("cpu", "cuda")  # Metal's kernels do not say which
 def test_slots_outside_the_cache_are_refused() -> None:
     k_cache, v_cache = pool(), pool()
     for slot in (12, -2, 2**40):

@@ -123,6 +123,7 @@ def test_scales_of_all_kinds_that_are_equal_give_the_same(dtype: str) -> None:
         )
 
 
+@pytest.mark.elements("int8")
 def test_scales_may_be_views() -> None:
     case = case_of(dtype="int8", scales="token")
     expected = run(case)

@@ -34,18 +34,20 @@ class Device:
     name: str
     dtypes: frozenset[str]
     load: Callable[[], Any]
+    refuses: frozenset[str] = frozenset()  # among the parameters of tests
 
     def takes(self, item: pytest.Function) -> bool:
         """Whether a test is for it: the elements that its parameters and markers name are."""
-        if self.name == "cpu":
-            return True
         values = list(item.callspec.params.values())
         for row in values:
             if isinstance(row, dict):
                 values += row.values()
         values += [name for marker in item.iter_markers("elements") for name in marker.args]
         named = {value for value in values if isinstance(value, str)}
-        return item.get_closest_marker("cpu_only") is None and named & set(DTYPES) <= self.dtypes
+        only = item.get_closest_marker("only_on")
+        if only is not None and self.name.split("-")[0] not in only.args:
+            return False
+        return named & set(DTYPES) <= self.dtypes and not named & self.refuses
 
 
 @contextmanager
@@ -140,7 +142,13 @@ ON_CUDA = FLOATS | {"float8_e4m3", "float8_e5m2", "int8"}
 DEVICES = [
     Device("cpu", frozenset(DTYPES), lambda: None),
     Device("cuda-emulated", ON_CUDA, lambda: emulated("_cuda_emulated")),
-    Device("metal-emulated", FLOATS, lambda: emulated("_metal_emulated")),
+    # Scales that are arrays belong to quantised elements, which it does not take.
+    Device(
+        "metal-emulated",
+        FLOATS,
+        lambda: emulated("_metal_emulated"),
+        refuses=frozenset({"head", "token"}),
+    ),
 ]
 if not missing_cuda():
     DEVICES.append(Device("cuda", ON_CUDA, cuda))

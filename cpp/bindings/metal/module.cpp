@@ -5,6 +5,7 @@
 
 #include "bindings.hpp"
 #include "target/operations.hpp"
+#include "target/place.hpp"
 
 namespace pagedkv::python {
 
