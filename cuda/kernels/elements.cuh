@@ -155,4 +155,25 @@ __device__ __forceinline__ void store_floats(DType dtype, std::byte* row, std::i
   }
 }
 
+/// Elements [first, first + count) of one row become those of another, bit for bit.
+template <int count>
+__device__ __forceinline__ void copy_elements(DType dtype, const std::byte* from, std::byte* to,
+                                              std::int64_t first) {
+  const auto copy = [&]<class T>(T(&bits)[count]) {
+    constexpr auto bytes = static_cast<std::int64_t>(sizeof(T));
+    load_bits(from + first * bytes, bits);
+    store_bits(to + first * bytes, bits);
+  };
+  if (dtype == DType::float32) {
+    std::uint32_t bits[count];
+    copy(bits);
+  } else if (dtype == DType::float16 || dtype == DType::bfloat16) {
+    std::uint16_t bits[count];
+    copy(bits);
+  } else {
+    std::uint8_t bits[count];
+    copy(bits);
+  }
+}
+
 }  // namespace pagedkv::cuda

@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-/// Converts a row, `width` elements at a time. All threads of the row call it.
+/// Writes a row, converted where it is not of the cache's dtype, `width` elements at a time. All
+/// threads of the row call it.
 template <int width>
 __device__ __forceinline__ void write_converted(const WriteSide& side, const RowThread& me,
                                                 std::int64_t token, const Target& target) {
@@ -104,6 +105,12 @@ __device__ __forceinline__ void write_converted(const WriteSide& side, const Row
   std::byte* to = row_of(side.cache, target.block, target.head, target.offset);
   const std::int64_t size = side.cache.head_dim, step = std::int64_t{me.lanes} * width;
   const std::int64_t first = std::int64_t{me.lane} * width;
+  if (side.rows.dtype == side.cache.dtype) {  // as it is: scales are of what is converted
+    for (std::int64_t i = first; i < size; i += step) {
+      copy_elements<width>(side.cache.dtype, from, to, i);
+    }
+    return;
+  }
   float x[width];
   float scale;
   if (side.largest_quantized != 0) {
