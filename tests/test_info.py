@@ -3,6 +3,9 @@
 import json
 import os
 
+import pytest
+from support.devices import DEVICES, missing_cuda
+
 import pagedkv
 
 
@@ -15,6 +18,7 @@ def test_build_info_tells_version_compiler_and_build_type() -> None:
         "isa_found",
         "isa_chosen",
         "backends",
+        "kernels_ran",
         "threads",
     }
     assert info["version"] == pagedkv.__version__
@@ -38,6 +42,13 @@ def test_a_backend_is_usable_or_says_why_not() -> None:
         assert usable is True or (isinstance(usable, str) and usable.startswith("not built with"))
 
 
+def test_it_is_said_plainly_where_the_kernels_of_each_backend_have_run() -> None:
+    ran = pagedkv.build_info()["kernels_ran"]
+    assert list(ran) == ["cpu", "cuda", "metal"]
+    assert "emulation" in ran["cuda"]
+    assert "emulation" in ran["metal"]
+
+
 def test_threads_are_the_processors_that_this_process_may_use() -> None:
     threads = pagedkv.build_info()["threads"]
     if hasattr(os, "sched_getaffinity"):
@@ -51,3 +62,11 @@ def test_build_info_is_plain_data_and_made_anew_each_time() -> None:
     assert json.loads(json.dumps(info)) == info
     info["backends"].clear()
     assert pagedkv.build_info()["backends"]
+
+
+def test_the_kernels_of_cuda_run_on_a_device() -> None:
+    # Beside it, the tests of operations say what the kernels give: here, that they ran at all.
+    why = missing_cuda()
+    if why:
+        pytest.skip(f"no CUDA device is tested: {why}")
+    assert "cuda" in [device.name for device in DEVICES]

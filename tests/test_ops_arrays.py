@@ -10,6 +10,7 @@ from support.elements import decode, encode
 from support.errors import refuses
 from support.paged_cases import PagedCase, Sizes, make_case
 
+import pagedkv
 from pagedkv import BlockAllocator, KvCache, ShapeError, UnsupportedError, ops
 
 WHERE = "ops.paged_attention"
@@ -382,11 +383,22 @@ def test_what_dlpack_says_is_read_only_is_no_out() -> None:
         run(case, out=Exported(array))
 
 
-@pytest.mark.parametrize(("device", "name"), [((2, 0), "cuda"), ((8, 1), "metal"), ((99, 0), "99")])
-def test_other_devices_are_refused(device: tuple[int, int], name: str) -> None:
+@pytest.mark.parametrize(("number", "name"), [(2, "cuda"), (8, "metal")])
+def test_arrays_of_a_device_that_was_not_built_are_refused_with_the_reason(
+    number: int, name: str
+) -> None:
+    reason = pagedkv.build_info()["backends"][name]
+    if reason is True:
+        pytest.skip(f"this build has {name}")
     case = case_of()
-    with refuses(UnsupportedError, WHERE, f"q on device {name}" if name != "99" else "number 99"):
-        run(case, q=Exported(case.arrays["q"], device=device))
+    with refuses(UnsupportedError, WHERE, f"arrays on device {name}", reason):
+        run(case, q=Exported(case.arrays["q"], device=(number, 0)))
+
+
+def test_other_devices_are_refused() -> None:
+    case = case_of()
+    with refuses(UnsupportedError, WHERE, "q on device number 99"):
+        run(case, q=Exported(case.arrays["q"], device=(99, 0)))
 
 
 def test_what_a_library_does_not_export_is_refused() -> None:

@@ -12,6 +12,8 @@ from support.pairwise import pairwise
 
 from pagedkv import ShapeError, UnsupportedError, ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 GRID = pairwise(
     {
         "dtype": ["float32", "float16", "bfloat16", "float8_e4m3", "float8_e5m2", "int8", "int4"],

@@ -16,6 +16,8 @@ from support.values import DTYPES
 
 from pagedkv import ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # Lengths and new tokens. Drafts are multiplied as decode is, chunks are not.
 BATCHES: dict[str, tuple[list[int], list[int]]] = {
     "decode": ([700, 37, 128, 1, 90, 513, 64, 200], [1] * 8),

@@ -9,6 +9,8 @@ from support.paged_cases import PagedCase, Sizes, make_case
 
 from pagedkv import ops
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def run(case: PagedCase, **keywords: Any) -> Any:
     return ops.paged_attention(**case.arrays, **{**case.keywords, **keywords})
@@ -121,6 +123,7 @@ def test_scales_of_all_kinds_that_are_equal_give_the_same(dtype: str) -> None:
         )
 
 
+@pytest.mark.elements("int8")
 def test_scales_may_be_views() -> None:
     case = case_of(dtype="int8", scales="token")
     expected = run(case)

@@ -29,6 +29,15 @@ py::object usable(const std::string& status) {
   return py::str(status);
 }
 
+/// Where each backend's kernels have run in the tests of this version.
+py::dict kernels_ran() {
+  py::dict ran;
+  ran["cpu"] = "on processors with x86-64-v2 and avx2; avx512, avx512_bf16 and neon in emulation";
+  ran["cuda"] = "in emulation on the CPU, on no device yet";
+  ran["metal"] = "in emulation on the CPU, on no device yet";
+  return ran;
+}
+
 py::typing::Dict<py::str, py::object> build_info() {
   py::list found;
   for (const auto isa : cpu::isa_found()) found.append(std::string(cpu::isa_name(isa)));
@@ -44,6 +53,7 @@ py::typing::Dict<py::str, py::object> build_info() {
   info["isa_found"] = found;
   info["isa_chosen"] = std::string(cpu::isa_name(cpu::kernels().isa));
   info["backends"] = backends;
+  info["kernels_ran"] = kernels_ran();
   info["threads"] = cpu::num_processors();
   return info;
 }
@@ -54,7 +64,7 @@ void register_info(py::module_& m) {
   m.attr("__version__") = pagedkv::version;
   m.def("build_info", &build_info,
         "What was built and what this machine offers: version, compiler, build type, instruction "
-        "sets found and chosen, backends (True, or why not), threads.");
+        "sets found and chosen, backends (True, or why not), where their kernels have run, threads.");
 }
 
 }  // namespace pagedkv::python

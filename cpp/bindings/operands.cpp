@@ -153,7 +153,9 @@ Scale::Scale(const Site& where, const char* argument, const AnyObject& value,
 
 Integers::Integers(const Site& where, const char* argument, const AnyObject& value,
                    std::size_t ndim, const char* expected)
-    : owner_(list_as_array(where, argument, value)), tensor_(where, argument, owner_) {
+    : owner_(list_as_array(where, argument, value)),
+      tensor_(where, argument, owner_, Place::either) {
+  if (!tensor_.is_host()) tensor_.refuse(" on a device", "an array in memory of the CPU");
   tensor_.expect_dims(ndim, expected);
   // An empty list has no integer type.
   const bool empty = tensor_.size(0) == 0;
@@ -199,14 +201,18 @@ void Integers::copy(std::int64_t row, std::int64_t count, T* to) const {
 template void Integers::copy<std::int32_t>(std::int64_t, std::int64_t, std::int32_t*) const;
 template void Integers::copy<std::int64_t>(std::int64_t, std::int64_t, std::int64_t*) const;
 
+void expect_one_a_token(const Site& where, const char* argument, std::int64_t came,
+                        std::int64_t num_tokens) {
+  if (came == num_tokens) return;
+  pagedkv::detail::throw_shape(where, std::string(argument) + " of " + std::to_string(came) +
+                                          "; expected " + std::to_string(num_tokens) +
+                                          ", one a token");
+}
+
 std::vector<std::int64_t> one_a_token(const Site& where, const char* argument,
                                       const AnyObject& value, std::int64_t num_tokens) {
   const Integers given(where, argument, value, 1, "(num_tokens,)");
-  if (given.size() != num_tokens) {
-    pagedkv::detail::throw_shape(where, std::string(argument) + " of " +
-                                            std::to_string(given.size()) + " tokens; expected " +
-                                            std::to_string(num_tokens));
-  }
+  expect_one_a_token(where, argument, given.size(), num_tokens);
   return given.values<std::int64_t>();
 }
 
@@ -232,7 +238,7 @@ std::vector<float> to_floats(const Site& where, const char* argument, const AnyO
   py::object array = list_as_array(where, argument, value);
   if (!array.is(value))
     array = to_elements(where, argument, py::reinterpret_borrow<ArrayLike>(value), DType::float32);
-  const Tensor tensor(where, argument, array);
+  const Tensor tensor(where, argument, array, Place::either);
   if (tensor.type() != kFloat32 || tensor.ndim() != 1 || tensor.size(0) != size) {
     tensor.refuse(" of " + tensor.type().name() + " and shape " + tensor.shape_text(),
                   "float32 (" + std::to_string(size) + ",)");

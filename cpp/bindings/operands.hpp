@@ -42,7 +42,8 @@ class Scale {
   ScaleView view_;
 };
 
-/// Integers of 1 or 2 dimensions, read into memory that no other thread changes.
+/// Integers of 1 or 2 dimensions in memory of the CPU, read into memory that no other thread
+/// changes.
 class Integers {
  public:
   /// @param value  an array of integers, or a list of them.
@@ -65,6 +66,10 @@ class Integers {
   py::object owner_;  ///< what a list became
   Tensor tensor_;
 };
+
+/// @throws ShapeError unless there is one a token.
+void expect_one_a_token(const Site& where, const char* argument, std::int64_t came,
+                        std::int64_t num_tokens);
 
 /// Integers, one a token, of 64 bits.
 /// @throws ShapeError for another number of them.

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "operands.hpp"
-#include "target.hpp"
+#include "target/operations.hpp"
 
 namespace pagedkv::python {
 namespace {

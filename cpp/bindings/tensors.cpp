@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "place.hpp"
+#include "target/place.hpp"
 
 namespace pagedkv::python {
 namespace {
@@ -139,7 +139,7 @@ dlpack::Device torch_device(py::handle value) {
   const py::object device = value.attr("device");
   const std::string type = text(device.attr("type"));
   if (type == "cuda") return {dlpack::kCuda, device.attr("index").cast<std::int32_t>()};
-  if (type == "mps") return {dlpack::kMetal, 0};
+  if (type == "mps") return {kUnknownDevice, 0};  // its buffers tell no address
   return {kUnknownDevice, 0};
 }
 
@@ -202,7 +202,8 @@ Tensor::Tensor(const Site& site, const char* argument, py::handle value, Place p
 
 // Before the array itself is asked for: another device's library may have to wait for it.
 void Tensor::meet(const Site& site, dlpack::Device device, Place place) {
-  on_host_ = place == Place::either && !target::takes(device) && dlpack::is_host(device);
+  is_host_ = dlpack::is_host(device);
+  on_host_ = place == Place::either && !target::takes(device) && is_host_;
   if (!on_host_) site.meet(argument_, value_, device);
 }
 

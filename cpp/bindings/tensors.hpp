@@ -65,6 +65,8 @@ class Tensor {
 
   /// Whether it is in memory of the CPU that the operation's device does not use.
   [[nodiscard]] bool on_host() const noexcept { return on_host_; }
+  /// Whether the CPU reads it, also where the operation's device does.
+  [[nodiscard]] bool is_host() const noexcept { return is_host_; }
 
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] ElementType type() const noexcept { return type_; }
@@ -113,6 +115,7 @@ class Tensor {
   py::object owner_;  ///< a capsule, where there is one
   bool is_torch_ = false;
   bool on_host_ = false;
+  bool is_host_ = false;
   bool writable_ = true;
   ElementType type_;
   std::byte* data_ = nullptr;

@@ -30,5 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"instructions  {build['isa_chosen']} chosen; found: {', '.join(build['isa_found'])}")
     for name, state in build["backends"].items():
         print(f"{name:13} {'built' if state is True else state}")
+        print(f"{'':13} its kernels have run {build['kernels_ran'][name]}")
     print(f"threads       {build['threads']}")
     return 0

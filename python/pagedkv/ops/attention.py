@@ -4,8 +4,8 @@ from typing import Any, Literal, SupportsIndex, overload
 
 import numpy.typing as npt
 
-from pagedkv import _core
 from pagedkv.ops.arrays import Array, Integers, Numbers, Scale, SupportsDLPack
+from pagedkv.ops.devices import module_for
 
 __all__ = ["mla_decode", "paged_attention"]
 
@@ -134,7 +134,7 @@ def paged_attention(
         ``[num_tokens, num_q_heads, v_head_dim]`` of the dtype of q; with ``return_lse`` also
         float32 ``[num_tokens, num_q_heads]``.
     """
-    return _core.paged_attention(
+    return module_for("paged_attention", q, k_cache).paged_attention(
         q,
         k_cache,
         v_cache,
@@ -229,7 +229,7 @@ def mla_decode(
         ``[num_tokens, num_heads, kv_lora_rank]`` of the dtype of q_nope; with ``return_lse`` also
         float32 ``[num_tokens, num_heads]``.
     """
-    return _core.mla_decode(
+    return module_for("mla_decode", q_nope, ckv_cache).mla_decode(
         q_nope,
         q_pe,
         ckv_cache,

@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy.typing as npt
 
-from pagedkv import _core
 from pagedkv.ops.arrays import Array, Integers, Scale, SupportsDLPack
+from pagedkv.ops.devices import module_for
 
 __all__ = [
     "copy_blocks",
@@ -58,7 +58,7 @@ def write_kv(
         layout: of the caches.
         dtype: what raw integers in the caches are.
     """
-    _core.write_kv(
+    module_for("write_kv", k_cache, k).write_kv(
         k,
         v,
         k_cache,
@@ -91,7 +91,9 @@ def mla_write(
         slot_mapping: ``[num_tokens]`` int64; -1: the token is skipped.
         dtype: what raw integers in the caches are.
     """
-    _core.mla_write(ckv, kpe, ckv_cache, kpe_cache, slot_mapping, dtype=dtype)
+    module_for("mla_write", ckv_cache, ckv).mla_write(
+        ckv, kpe, ckv_cache, kpe_cache, slot_mapping, dtype=dtype
+    )
 
 
 def gather_kv(
@@ -125,7 +127,7 @@ def gather_kv(
     Returns:
         ``[sum of seq_lens, num_kv_heads, head_dim]`` keys, and values likewise.
     """
-    return _core.gather_kv(
+    gathered: tuple[Array, Values] = module_for("gather_kv", k_cache).gather_kv(
         k_cache,
         v_cache,
         block_tables,
@@ -137,6 +139,7 @@ def gather_kv(
         out_dtype=out_dtype,
         out=out,
     )
+    return gathered
 
 
 def copy_blocks(caches: Iterable[SupportsDLPack], src_dst: Pairs) -> None:
@@ -147,7 +150,8 @@ def copy_blocks(caches: Iterable[SupportsDLPack], src_dst: Pairs) -> None:
             rows, scales, in any layout.
         src_dst: ``[num_pairs, 2]`` block ids, from and to.
     """
-    _core.copy_blocks(caches, src_dst)
+    caches = list(caches)
+    module_for("copy_blocks", *caches).copy_blocks(caches, src_dst)
 
 
 def move_slots(
@@ -168,7 +172,8 @@ def move_slots(
         scales: ``[num_blocks, num_kv_heads, block_size]``, which move with their tokens.
         layout: of keys and values.
     """
-    _core.move_slots(caches, slot_moves, scales=scales, layout=layout)
+    caches = list(caches)
+    module_for("move_slots", *caches).move_slots(caches, slot_moves, scales=scales, layout=layout)
 
 
 def swap_blocks(src_cache: SupportsDLPack, dst_cache: SupportsDLPack, src_dst: Pairs) -> None:
@@ -179,7 +184,7 @@ def swap_blocks(src_cache: SupportsDLPack, dst_cache: SupportsDLPack, src_dst: P
         dst_cache: of the same shape but for the number of blocks, and dtype; written to.
         src_dst: ``[num_pairs, 2]`` block ids, from and to; as if one pair after the other.
     """
-    _core.swap_blocks(src_cache, dst_cache, src_dst)
+    module_for("swap_blocks", src_cache, dst_cache).swap_blocks(src_cache, dst_cache, src_dst)
 
 
 @overload
@@ -274,7 +279,7 @@ def rope_write_kv(
     Returns:
         The queries, ``[num_tokens, num_q_heads, head_dim]`` of the dtype of q; None without q.
     """
-    return _core.rope_write_kv(
+    return module_for("rope_write_kv", k_cache, k).rope_write_kv(
         q,
         k,
         v,
@@ -318,4 +323,6 @@ def merge_attention_states(
     Returns:
         The result and its LSE, as ``o_a`` and ``lse_a``.
     """
-    return _core.merge_attention_states(o_a, lse_a, o_b, lse_b, out=out)
+    merge = module_for("merge_attention_states", o_a).merge_attention_states
+    merged: tuple[Array, Array] = merge(o_a, lse_a, o_b, lse_b, out=out)
+    return merged

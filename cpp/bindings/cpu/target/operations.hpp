@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/sequences.hpp"
 #include "operands.hpp"
 #include "pagedkv/cpu/attention.hpp"
 #include "pagedkv/cpu/copy_blocks.hpp"
@@ -20,6 +19,7 @@
 #include "pagedkv/cpu/rope_write_kv.hpp"
 #include "pagedkv/cpu/thread_pool.hpp"
 #include "pagedkv/cpu/write_kv.hpp"
+#include "target/sequences.hpp"
 #include "without_gil.hpp"
 
 namespace pagedkv::python::target {
