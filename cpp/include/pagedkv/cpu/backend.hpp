@@ -10,6 +10,7 @@
 
 #include "pagedkv/core/backend.hpp"
 #include "pagedkv/core/dtype.hpp"
+#include "pagedkv/detail/buffer_ranges.hpp"
 #include "pagedkv/detail/storage.hpp"
 
 namespace pagedkv::inline v0_1::cpu {
@@ -72,19 +73,19 @@ struct CpuBackend {
   static void write(Context&, Buffer& buffer, std::size_t first,
                     std::span<const std::int32_t> values) {
     const auto all = buffer.as<std::int32_t>();
-    expect_range("CpuBackend.write", first, values.size(), all.size());
+    detail::expect_range("CpuBackend.write", first, values.size(), all.size());
     std::ranges::copy(values, all.begin() + static_cast<std::ptrdiff_t>(first));
   }
 
   static void read(Context&, const Buffer& buffer, std::size_t first, std::span<std::int32_t> out) {
     const auto all = buffer.as<std::int32_t>();
-    expect_range("CpuBackend.read", first, out.size(), all.size());
+    detail::expect_range("CpuBackend.read", first, out.size(), all.size());
     std::ranges::copy(all.subspan(first, out.size()), out.begin());
   }
 
   static void write_rows(Context&, Buffer& buffer, const RowCopy& rows, const std::byte* host) {
     if (rows.rows == 0 || rows.width == 0) return;
-    expect_rows("CpuBackend.write_rows", rows, buffer.bytes().size());
+    detail::expect_rows("CpuBackend.write_rows", rows, buffer.bytes().size());
     std::byte* device = buffer.bytes().data() + rows.device_offset;
     for (std::size_t row = 0; row < rows.rows; ++row) {
       std::memcpy(device + row * rows.device_pitch, host + row * rows.host_pitch, rows.width);
@@ -93,7 +94,7 @@ struct CpuBackend {
 
   static void read_rows(Context&, const Buffer& buffer, const RowCopy& rows, std::byte* host) {
     if (rows.rows == 0 || rows.width == 0) return;
-    expect_rows("CpuBackend.read_rows", rows, buffer.bytes().size());
+    detail::expect_rows("CpuBackend.read_rows", rows, buffer.bytes().size());
     const std::byte* device = buffer.bytes().data() + rows.device_offset;
     for (std::size_t row = 0; row < rows.rows; ++row) {
       std::memcpy(host + row * rows.host_pitch, device + row * rows.device_pitch, rows.width);
@@ -109,33 +110,12 @@ struct CpuBackend {
                                      std::string(dtype_name(from.dtype())) +
                                      "; expected one dtype");
     }
-    expect_range(where, to_first, count, to.size());
-    expect_range(where, from_first, count, from.size());
+    detail::expect_range(where, to_first, count, to.size());
+    detail::expect_range(where, from_first, count, from.size());
     if (count == 0) return;
     const auto bytes = [&](std::size_t n) { return detail::bytes_of(where, to.dtype(), n); };
     std::memmove(to.bytes().data() + bytes(to_first), from.bytes().data() + bytes(from_first),
                  bytes(count));
-  }
-
- private:
-  static void expect_range(const char* where, std::size_t first, std::size_t count,
-                           std::size_t size) {
-    if (first > size || count > size - first) [[unlikely]] {
-      detail::throw_shape(where, "elements " + std::to_string(first) + " to " +
-                                     std::to_string(first) + " + " + std::to_string(count) +
-                                     "; expected them inside the buffer's " + std::to_string(size));
-    }
-  }
-
-  static void expect_rows(const char* where, const RowCopy& rows, std::size_t size) {
-    const std::size_t last = detail::checked_product(where, {rows.rows - 1, rows.device_pitch});
-    if (rows.device_offset > size || last > size - rows.device_offset ||
-        rows.width > size - rows.device_offset - last) [[unlikely]] {
-      detail::throw_shape(
-          where, std::to_string(rows.rows) + " rows of " + std::to_string(rows.width) +
-                     " bytes from byte " + std::to_string(rows.device_offset) +
-                     "; expected them inside the buffer's " + std::to_string(size) + " bytes");
-    }
   }
 };
 

@@ -101,6 +101,12 @@ class Allocations {
   std::size_t left_ = std::size_t{8} << 30;
 };
 
+/// Bytes that copies of this host thread have moved.
+inline std::size_t& copied_bytes() {
+  thread_local std::size_t bytes = 0;
+  return bytes;
+}
+
 struct Stream {
   bool capturing = false;
 };
@@ -237,6 +243,7 @@ inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes,
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t = nullptr) {
   if (bytes != 0) std::memmove(to, from, bytes);
+  pagedkv::simt::copied_bytes() += bytes;
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
@@ -248,6 +255,7 @@ inline cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void*
   if (rows != 0 && (to_pitch < width || from_pitch < width)) {
     return pagedkv::simt::failed(cudaErrorInvalidValue);
   }
+  pagedkv::simt::copied_bytes() += rows * width;
   for (std::size_t row = 0; row < rows; ++row) {
     std::memcpy(static_cast<std::byte*>(to) + row * to_pitch,
                 static_cast<const std::byte*>(from) + row * from_pitch, width);
