@@ -176,7 +176,7 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
     attention.add_array(array);
   }
   queue.dispatch(attention);
-  if (partials == nullptr) return;
+  if (partials == nullptr) return queue.commit();
 
   Dispatch merge("merge_pieces");
   merge.constants = attention.constants;
@@ -192,6 +192,7 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
   merge.add_array(partials);
   merge.add_array(queue.error_word());
   queue.dispatch(merge);
+  queue.commit();
 }
 
 }  // namespace pagedkv::metal

@@ -17,13 +17,14 @@ namespace pagedkv_test {
 class EmulatedQueue final : public pagedkv::metal::Queue {
  public:
   void dispatch(const pagedkv::metal::Dispatch& dispatch) override;
+  void commit() override { ++commits; }
   void* workspace(std::size_t bytes) override;
   std::uint32_t* error_word() override { return &errors_; }
   [[nodiscard]] bool owns(const void*) const override { return owns_all; }
   void wait() override { ++waits; }
 
   bool owns_all = true;  ///< false: as if arrays lay outside of the device's buffers
-  std::size_t waits = 0;
+  std::size_t commits = 0, waits = 0;
   std::vector<pagedkv::metal::Dispatch> dispatched;
 
  private:
