@@ -12,8 +12,8 @@ nibble, in ``uint8`` or ``int8`` arrays with ``dtype="int4"``.
 
 All raise ``ShapeError`` for shapes, dtypes, strides and values that do not go together, and for an
 ``out`` that is read-only or overlaps an input; ``InvalidSlotError`` for a block id or slot outside
-a cache; ``UnsupportedError`` for arrays of a device that was not built or that record gradients. After
-an error nothing has been written. The GIL is released while they work, on as many threads as
+a cache; ``UnsupportedError`` for arrays of a device that was not built or that record gradients.
+After an error nothing has been written. The GIL is released while they work, on as many threads as
 ``pagedkv.get_num_threads`` says.
 
 On a CUDA device they run on the stream that the arrays' library is at and return before it is done;
