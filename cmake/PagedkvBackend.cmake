@@ -2,9 +2,10 @@
 # at run time what was built.
 #
 # pagedkv_backend(<backend> LABEL <its name in messages> LOOKED_FOR <what was searched>
-#                 FOUND <the toolchain, or a false value>)
+#                 FOUND <the toolchain, or a false value>
+#                 [BUILDS_MODULE: ON builds the module pagedkv._<backend>])
 function(pagedkv_backend backend)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;LOOKED_FOR;FOUND" "")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "BUILDS_MODULE" "LABEL;LOOKED_FOR;FOUND" "")
   string(TOLOWER ${backend} folder)
   set(choice "${PAGEDKV_${backend}}")
 
@@ -20,9 +21,19 @@ function(pagedkv_backend backend)
     set(cause "no toolchain found")
   endif()
 
-  # This version ships no kernels, so whatever was found, what is built is the stub, and it says so.
-  set(status "not built with ${arg_LABEL}: version ${PROJECT_VERSION} has no ${arg_LABEL} kernels (${cause})")
-  message(STATUS "pagedkv: ${status}")
+  if(NOT arg_BUILDS_MODULE)
+    # This version ships no kernels, so whatever was found, what is built is the stub, and it says so.
+    set(status "not built with ${arg_LABEL}: version ${PROJECT_VERSION} has no ${arg_LABEL} kernels (${cause})")
+  elseif(choice STREQUAL "ON")
+    set(status "")
+  else()
+    set(status "not built with ${arg_LABEL}: -C cmake.define.PAGEDKV_${backend}=ON builds it (${cause})")
+  endif()
+  if(status STREQUAL "")
+    message(STATUS "pagedkv: built with ${arg_LABEL} (${cause})")
+  else()
+    message(STATUS "pagedkv: ${status}")
+  endif()
   # Built when the Python module asks for it: installing the headers compiles nothing.
   add_library(pagedkv_${folder} STATIC EXCLUDE_FROM_ALL stub.cpp)
   target_compile_features(pagedkv_${folder} PRIVATE cxx_std_20)

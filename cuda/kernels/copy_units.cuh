@@ -59,7 +59,7 @@ struct CopyParams {
 /// one another need no barrier, because what one writes the same thread reads.
 template <class Vector>
 __device__ void copy_owned(const CopyParams& p, const UnitCopy& copy) {
-  std::int64_t from_offset[kOwned], to_offset[kOwned];
+  std::int64_t from_offset[kOwned] = {}, to_offset[kOwned] = {};
   int owned = 0;
 #pragma unroll
   for (int i = 0; i < kOwned; ++i) {
@@ -85,7 +85,7 @@ __device__ void copy_owned(const CopyParams& p, const UnitCopy& copy) {
     const std::byte* from = copy.from.at(pair.from, p.in_block);
     std::byte* to = copy.to.at(pair.to, p.in_block);
     if (from == to) continue;
-    Vector words[kOwned];
+    Vector words[kOwned] = {};
 #pragma unroll
     for (int j = 0; j < kOwned; ++j) {
       if (j < owned) words[j] = *reinterpret_cast<const Vector*>(from + from_offset[j]);

@@ -69,21 +69,21 @@ __global__ void __launch_bounds__(kBlockThreads)
   const std::int64_t rows = side.rows.num_tokens * side.rows.num_heads;
   const std::int64_t vectors = side.row_bytes / bytes;
   for (std::int64_t first = me.row; first < rows; first += kBatch * me.step) {
-    const Vector* from[kBatch];
+    Vector* from[kBatch];
     Vector* to[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      to[i] = nullptr;
+      from[i] = to[i] = nullptr;
       const std::int64_t row = first + i * me.step;
       if (row >= rows) continue;
       const std::int64_t token = p.heads.quotient(row), head = row - token * p.heads.divisor;
       const Target target = target_of(p, token, head);
       if (target.block < 0) continue;
-      from[i] = reinterpret_cast<const Vector*>(row_of(side.rows, token, head));
+      from[i] = reinterpret_cast<Vector*>(row_of(side.rows, token, head));
       to[i] = reinterpret_cast<Vector*>(row_of(side.cache, target.block, head, target.offset));
     }
     for (std::int64_t v = me.lane; v < vectors; v += me.lanes) {
-      Vector words[kBatch];
+      Vector words[kBatch] = {};
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
         if (to[i] != nullptr) words[i] = from[i][v];

@@ -79,7 +79,6 @@ __global__ void __launch_bounds__(T::kThreads) attend_kernel(const __grid_consta
   for_each_item<T>(
       p, reinterpret_cast<std::int64_t*>(shared + Layout::kSums), scratch, [&](const Item& item) {
         load_queries<T>(p, item, queries, rows);
-        clear_key_tails<T>(p, stages);
         __syncthreads();
         Results<T> results(p, item, queries, rows);
         run_pipeline<T>(p, item, sources, stages, results);
