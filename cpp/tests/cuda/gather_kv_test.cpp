@@ -168,7 +168,7 @@ TEST_F(CudaGather, LengthsAndBlocksOutOfRangeAreReportedAndNotFollowed) {
     gather(sequences, k, v);
     sequences.seq_lens[1] = 0;
     expect_gathered(sequences, k_.view, {}, k.view);
-    expect_mistake<ShapeError>(("sequence 1 of " + std::to_string(length)).c_str());
+    expect_mistake<ShapeError>("sequence 1 of " + std::to_string(length));
   }
   for (const std::int32_t block : {-1, 9, -2147483647}) {
     Sequences sequences({3, 4}, 4, 9, random_);
@@ -178,7 +178,7 @@ TEST_F(CudaGather, LengthsAndBlocksOutOfRangeAreReportedAndNotFollowed) {
     gather(sequences, k, v);
     sequences.seq_lens.resize(1);
     expect_gathered(sequences, k_.view, {}, k.view);
-    expect_mistake<InvalidSlotError>(("block " + std::to_string(block)).c_str());
+    expect_mistake<InvalidSlotError>("block " + std::to_string(block));
   }
 }
 
@@ -193,7 +193,7 @@ TEST_F(CudaGather, MoreTokensThanRowsAreReportedAndNotWritten) {
     v.view = rows_view(v_bytes.data(), DType::float32, rows, 1, 8);
     gather(sequences, k, v);
     expect_mistake<ShapeError>(
-        ("sequences of 10 tokens in all; expected 0 to " + std::to_string(rows)).c_str());
+        ("sequences of 10 tokens in all; expected 0 to " + std::to_string(rows)));
   }
 }
 

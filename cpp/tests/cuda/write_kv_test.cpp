@@ -193,7 +193,7 @@ TEST_F(CudaWrite, ASlotOutsideTheCacheIsReportedAndNotWritten) {
       expect_written(rows.view, k_cache, written);
       expect_written(rows.view, v_cache, written);
       expect_mistake<InvalidSlotError>(
-          ("[here] slot " + std::to_string(slot) + " at 1; expected -1 to 23").c_str());
+          ("[here] slot " + std::to_string(slot) + " at 1; expected -1 to 23"));
       EXPECT_NO_THROW(cuda::check(stream_)) << "told once";
     }
   }
