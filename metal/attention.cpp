@@ -125,6 +125,7 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
   const auto value_dim = static_cast<std::uint32_t>(call.v_cache.head_dim);
   const auto key_dim = static_cast<std::uint32_t>(call.k_cache.head_dim);
   const auto rope_dim = static_cast<std::uint32_t>(call.k_rope_cache.head_dim);
+  (void)narrow(where, "rows of queries", std::int64_t{params.num_tokens} * group);
   const std::uint64_t most_queries =
       params.num_tokens - std::min(params.num_seqs, params.num_tokens) + 1;
   const Tile tile = tile_for(key_dim + rope_dim, value_dim, most_queries * group);

@@ -26,6 +26,14 @@ class MetalError : public Error {
 /// @throws UnsupportedError for storage that the processor does not share, or another device's.
 [[nodiscard]] std::shared_ptr<void> adopt(void* buffer);
 
+/// Makes whole pages of memory a buffer without a copy. The memory outlives what is returned.
+/// @throws MetalError where Metal does not.
+[[nodiscard]] std::shared_ptr<void> adopt_memory(void* memory, std::size_t bytes);
+
+/// Whether the device's simdgroups multiply matrices, as attention asks: family Apple 7 (M1) and
+/// later. Virtual machines may show an older one.
+[[nodiscard]] bool multiplies_matrices();
+
 /// A queue of its own, for one thread at a time.
 /// @throws MetalError when there is no device that runs the kernels; its text says why.
 [[nodiscard]] std::unique_ptr<Queue> make_queue();

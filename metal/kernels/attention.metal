@@ -44,7 +44,8 @@ struct Work {
   uint kv_head;
   uint first_row;  ///< of the sequence
   uint num_rows;
-  uint begin;  ///< the rows see tokens [begin, end), and those below `sinks`
+  uint padded_rows;  ///< to whole matrices; the others are left out
+  uint begin;        ///< the rows see tokens [begin, end), and those below `sinks`
   uint end;
   uint sinks;
 };
@@ -177,12 +178,15 @@ inline Part part_of(Shared shared, uint thread_index, uint simdgroup, uint lane)
   return part;
 }
 
+// Matrices are in registers as long as no index into an array of them is computed: loops over them
+// run to a constant, so that they unroll whole, and leave out what a call has not.
+
 /// The queries of the simdgroup's 8 rows, [kMaxQueryTiles] of 8 channels.
 inline void load_queries(constant AttentionParams& p, Work work, Part part, device const uchar* q,
                          device const uchar* q_rope, thread simdgroup_float8x8* queries) {
 #pragma unroll
   for (uint c = 0; c < kMaxQueryTiles; ++c) {
-    if (c * 8 >= key_channels()) break;
+    if (c * 8 >= key_channels()) continue;
     for (uint e = 0; e < 2; ++e) {
       const uint r = part.row + part.element_row[e], channel = c * 8 + part.element_column[e];
       float x = 0;
@@ -199,12 +203,13 @@ inline void load_queries(constant AttentionParams& p, Work work, Part part, devi
 }
 
 /// Products of the queries with the staged keys, to `shared.scores`.
-inline void multiply_keys(Shared shared, Part part, thread simdgroup_float8x8* queries) {
+inline void multiply_keys(Work work, Shared shared, Part part, thread simdgroup_float8x8* queries) {
+  if (part.row >= work.padded_rows) return;
   for (uint t = part.first * 8; t < kTileTokens; t += part.step * 8) {
     simdgroup_float8x8 products = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
 #pragma unroll
     for (uint c = 0; c < kMaxQueryTiles; ++c) {
-      if (c * 8 >= key_channels()) break;
+      if (c * 8 >= key_channels()) continue;
       simdgroup_float8x8 keys;
       simdgroup_load(keys, shared.stage + t * stage_width() + c * 8, stage_width(), ulong2(0),
                      true);
@@ -236,7 +241,7 @@ inline void weigh(constant AttentionParams& p, Work work, Shared shared, Part pa
 #pragma unroll
   for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
     const uint r = part.simdgroup + n * kSimdgroups;
-    if (r >= kTileRows) break;
+    if (r >= work.padded_rows) continue;
     const uint t = part.lane, j = first + t;
     const bool seen = r < work.num_rows && t < kTileTokens && shared.present[t] != 0 &&
                       sees(p, work, tree_mask, errors, r, j);
@@ -254,23 +259,24 @@ inline void weigh(constant AttentionParams& p, Work work, Shared shared, Part pa
 }
 
 /// Adds weights times the staged values to the sums of 8 rows, [kMaxSums] of 8 channels.
-inline void add_values(Shared shared, Part part, thread simdgroup_float8x8* sums) {
+inline void add_values(Work work, Shared shared, Part part, thread simdgroup_float8x8* sums) {
+  if (part.row >= work.padded_rows) return;
   simdgroup_float8x8 weights[4];
 #pragma unroll
   for (uint t = 0; t < 4; ++t) {
-    if (t * 8 >= kTileTokens) break;
+    if (t * 8 >= kTileTokens) continue;
     simdgroup_load(weights[t], shared.scores + part.row * kTileTokens + t * 8, kTileTokens);
   }
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
     const uint c = (part.first + n * part.step) * 8;
-    if (c >= kValueDim) break;
+    if (c >= kValueDim) continue;
     for (uint e = 0; e < 2; ++e) {
       sums[n].thread_elements()[e] *= shared.factors[part.row + part.element_row[e]];
     }
 #pragma unroll
     for (uint t = 0; t < 4; ++t) {
-      if (t * 8 >= kTileTokens) break;
+      if (t * 8 >= kTileTokens) continue;
       simdgroup_float8x8 values;
       simdgroup_load(values, shared.stage + t * 8 * stage_width() + c, stage_width());
       simdgroup_multiply_accumulate(sums[n], weights[t], values, sums[n]);
@@ -283,10 +289,11 @@ inline void add_values(Shared shared, Part part, thread simdgroup_float8x8* sums
 inline void add_unusual_values(constant AttentionParams& p, Work work, Shared shared, Part part,
                                device const uchar* tree_mask, device atomic_uint* errors,
                                uint first, thread simdgroup_float8x8* sums) {
+  if (part.row >= work.padded_rows) return;
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
     const uint c = (part.first + n * part.step) * 8;
-    if (c >= kValueDim) break;
+    if (c >= kValueDim) continue;
     for (uint e = 0; e < 2; ++e) {
       const uint r = part.row + part.element_row[e];
       float sum = sums[n].thread_elements()[e] * shared.factors[r];
@@ -335,6 +342,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
   if (ulong(tile) * kTileRows >= rows_of_sequence) return;
   work.first_row = tile * kTileRows;
   work.num_rows = min(kTileRows, rows_of_sequence - work.first_row);
+  work.padded_rows = (work.num_rows + 7) / 8 * 8;
   const Pieces pieces = pieces_of(p, work.sequence);
   const uint piece = group.z;
   if (piece >= pieces.count) return;
@@ -376,7 +384,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
     if (thread_index == 0) atomic_store_explicit(shared.unusual, 0u, memory_order_relaxed);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
-    multiply_keys(shared, part, queries);
+    multiply_keys(work, shared, part, queries);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     // The keys are done with: values take their place while scores become weights.
@@ -385,7 +393,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     if (atomic_load_explicit(shared.unusual, memory_order_relaxed) == 0) {
-      add_values(shared, part, sums);
+      add_values(work, shared, part, sums);
     } else {
       add_unusual_values(p, work, shared, part, tree_mask, errors, first, sums);
     }
@@ -397,7 +405,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
 #pragma unroll
   for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
     const uint r = part.simdgroup + n * kSimdgroups;
-    if (r >= kTileRows) break;
+    if (r >= work.padded_rows) continue;
     if (lane != 0 || r >= work.num_rows) continue;
     const Row row = row_of(work, r);
     if (is_part) {
@@ -416,7 +424,7 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
     const uint c = (part.first + n * part.step) * 8;
-    if (c >= kValueDim) break;
+    if (c >= kValueDim) continue;
     for (uint e = 0; e < 2; ++e) {
       const uint r = part.row + part.element_row[e], channel = c + part.element_column[e];
       if (r >= work.num_rows) continue;

@@ -9,16 +9,16 @@
 #include <span>
 #include <vector>
 
-#include "cpp/tests/emulation/metal/queue.hpp"
 #include "cpp/tests/expect_error.hpp"
+#include "cpp/tests/metal/test_queue.hpp"
 #include "pagedkv/core/kv_cache.hpp"
 #include "pagedkv/core/paged_seq_state.hpp"
 
 namespace {
 
 using namespace pagedkv;
-using pagedkv_test::EmulatedQueue;
 using pagedkv_test::expect_error;
+using pagedkv_test::TestQueue;
 using Ints = std::vector<std::int32_t>;
 
 class MetalDevice : public testing::Test {
@@ -29,7 +29,7 @@ class MetalDevice : public testing::Test {
     return values;
   }
 
-  EmulatedQueue queue;
+  TestQueue queue;
   metal::Context context{&queue};
 };
 

@@ -15,6 +15,8 @@ std::shared_ptr<void> allocate(std::size_t bytes) {
   return {memory, std::free};
 }
 
+bool multiplies_matrices() { return true; }
+
 std::unique_ptr<Queue> make_queue() { return std::make_unique<pagedkv_test::EmulatedQueue>(); }
 
 Queue& default_queue() {
