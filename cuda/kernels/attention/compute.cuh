@@ -37,10 +37,14 @@ __device__ __forceinline__ float weight_of(float score, float maximum) {
   return exp2_approx(score - finite(maximum));
 }
 
-/// cap * tanh(x). The error is one of the result's size, not of small x: it is added to other
-/// scores.
+/// cap * tanh(x), within a few units of float32's last place: near 0 by its series, because the
+/// difference would leave nothing of what is there under a large cap.
 __device__ __forceinline__ float capped(float x, float cap) {
-  return cap * (1 - __fdividef(2, 1 + exp2_approx(x * (2 * kLog2E))));
+  const float square = x * x;
+  const float series =
+      x * (1 - square * (1.0F / 3 - square * (2.0F / 15 - square * (17.0F / 315))));
+  const float difference = 1 - __fdividef(2, 1 + exp2_approx(x * (2 * kLog2E)));
+  return cap * (fabsf(x) < 0.25F ? series : difference);
 }
 
 __device__ __forceinline__ bool sees(const Params& p, const Item& item, const Row& row, int j) {
