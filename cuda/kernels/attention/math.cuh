@@ -200,19 +200,33 @@ struct Stored<DType::float16, uint2> {
 template <>
 struct Stored<DType::bfloat16, uint2> : Stored<DType::float16, uint2> {};
 
-template <__nv_fp8_interpretation_t kind>
-struct StoredFloat8 {
+template <>
+struct Stored<DType::float8_e4m3, uint2> {
   static __device__ __forceinline__ uint2 load(const std::byte* p) {
     const auto bytes = *reinterpret_cast<const std::uint32_t*>(p);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
     const auto convert = [](std::uint32_t pair) {
       return bits_of(
-          __half2(__nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(pair), kind)));
+          __half2(__nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(pair), __NV_E4M3)));
     };
     return make_uint2(convert(bytes & 0xffffU), convert(bytes >> 16));
+#else
+    // There is no instruction for it. Exponent and mantissa moved to where float16 has them make a
+    // number that is too small by 2^8; all ones are NaN.
+    const auto convert = [](std::uint32_t pair) {  // each in an upper byte
+      const std::uint32_t moved = (pair & 0x80008000U) | (pair & 0x7f007f00U) >> 1;
+      const auto half = [&](unsigned shift) {
+        return __ushort_as_half(static_cast<unsigned short>(moved >> shift));
+      };
+      const std::uint32_t nan = ((pair & 0x7f007f00U) + 0x01000100U) >> 15 & 0x00010001U;
+      return bits_of(__hmul2(__halves2half2(half(0), half(16)), __float2half2_rn(256.0F))) |
+             nan * 0x7e00U;
+    };
+    return make_uint2(convert(__byte_perm(bytes, 0, 0x1404)),
+                      convert(__byte_perm(bytes, 0, 0x3424)));
+#endif
   }
 };
-template <>
-struct Stored<DType::float8_e4m3, uint2> : StoredFloat8<__NV_E4M3> {};
 
 /// The upper byte of a float16 with the same value.
 template <>
