@@ -3,6 +3,7 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cuda/workspace.hpp"
 #include "pagedkv/core/errors.hpp"
@@ -18,6 +19,7 @@ struct Room {
   Workspace memory;
   std::size_t floats = 0;
   std::size_t arrivals = 0;
+  std::vector<Workspace> before;  ///< what it has grown out of
 };
 
 void expect_no_capture(const Stream& stream, std::size_t bytes, const char* where) {
@@ -41,7 +43,7 @@ Room make_room(const Stream& stream, std::size_t floats, std::size_t arrivals, c
   const cudaError_t error = cudaMemsetAsync(zeros, 0, counters, stream.handle);
   if (error != cudaSuccess) static_cast<void>(cudaFree(memory));
   expect_success(where, "cudaMemsetAsync", error);
-  return {{partials, zeros}, floats, arrivals};
+  return {{partials, zeros}, floats, arrivals, {}};
 }
 
 }  // namespace
@@ -49,16 +51,20 @@ Room make_room(const Stream& stream, std::size_t floats, std::size_t arrivals, c
 Workspace workspace(const Stream& stream, std::size_t floats, std::size_t arrivals,
                     const char* where) {
   static std::mutex mutex;
-  static std::map<std::pair<int, cudaStream_t>, Room> rooms;
+  // Never given back: when the process ends, the device may be gone before.
+  static auto* const rooms = new std::map<std::pair<int, cudaStream_t>, Room>;
   const std::lock_guard lock(mutex);
-  Room& room = rooms[{stream.device, stream.handle}];
+  Room& room = (*rooms)[{stream.device, stream.handle}];
   if (room.floats < floats || room.arrivals < arrivals) {
     // At least twice what it was: all that it ever was is then less than what it is.
     const auto grown = [](std::size_t needed, std::size_t was, std::size_t least) {
       return needed <= was ? was : std::max({needed, 2 * was, least});
     };
-    room = make_room(stream, grown(floats, room.floats, kLeastFloats),
-                     grown(arrivals, room.arrivals, kLeastArrivals), where);
+    Room larger = make_room(stream, grown(floats, room.floats, kLeastFloats),
+                            grown(arrivals, room.arrivals, kLeastArrivals), where);
+    larger.before = std::move(room.before);
+    larger.before.push_back(room.memory);
+    room = std::move(larger);
   }
   return room.memory;
 }
