@@ -125,6 +125,7 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
   const auto value_dim = static_cast<std::uint32_t>(call.v_cache.head_dim);
   const auto key_dim = static_cast<std::uint32_t>(call.k_cache.head_dim);
   const auto rope_dim = static_cast<std::uint32_t>(call.k_rope_cache.head_dim);
+  (void)narrow(where, "rows of queries", std::int64_t{params.num_tokens} * group);
   const std::uint64_t most_queries =
       params.num_tokens - std::min(params.num_seqs, params.num_tokens) + 1;
   const Tile tile = tile_for(key_dim + rope_dim, value_dim, most_queries * group);
@@ -176,7 +177,7 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
     attention.add_array(array);
   }
   queue.dispatch(attention);
-  if (partials == nullptr) return;
+  if (partials == nullptr) return queue.commit();
 
   Dispatch merge("merge_pieces");
   merge.constants = attention.constants;
@@ -192,6 +193,7 @@ void attend(const AttentionCall& call, bool batch_invariant, Queue& queue, const
   merge.add_array(partials);
   merge.add_array(queue.error_word());
   queue.dispatch(merge);
+  queue.commit();
 }
 
 }  // namespace pagedkv::metal

@@ -78,6 +78,7 @@ void write_kv(const WriteKvCall& call, Queue& queue, const char* where) {
   prepare_write(where, call.v, call.v_cache, v);
   run_write(call.k, call.k_cache, call.slot_mapping, queue, k);
   run_write(call.v, call.v_cache, call.slot_mapping, queue, v);
+  queue.commit();
 }
 
 namespace {
@@ -142,6 +143,7 @@ void rope_write_kv(const RopeWriteKvCall& call, Queue& queue, const char* where)
   if (queries) run_rope(call, call.q, call.q_norm_weight, call.q_out.data, queue, q);
   run_rope(call, call.k, call.k_norm_weight, call.k_cache.data, queue, k);
   run_write(call.v, call.v_cache, call.slot_mapping, queue, v);
+  queue.commit();
 }
 
 void gather_kv(const GatherKvCall& call, Queue& queue, const char* where) {
@@ -168,8 +170,8 @@ void gather_kv(const GatherKvCall& call, Queue& queue, const char* where) {
   find.add_array(queue.error_word());
   find.threads = {kernels::kSimdWidth, 1, 1};
   queue.dispatch(find);
-  if (call.k.num_tokens == 0) return;
   for (auto* const gather : {&k, &v}) {
+    if (call.k.num_tokens == 0) break;
     const bool keys = gather == &k;
     gather->params.num_seqs = starts_params.num_seqs;
     gather->params.block_table_stride = call.block_table_stride;
@@ -181,6 +183,7 @@ void gather_kv(const GatherKvCall& call, Queue& queue, const char* where) {
     gather->dispatch.add_array(queue.error_word());
     queue.dispatch(gather->dispatch);
   }
+  queue.commit();
 }
 
 namespace {
@@ -258,6 +261,7 @@ void copy_blocks(std::span<const CacheView> caches, const IndexPairs& pairs, Que
   for (const CacheView& cache : caches) {
     run_copy(cache, cache, Copied::blocks, pairs, ordered, queue, where);
   }
+  queue.commit();
 }
 
 void move_slots(std::span<const CacheView> caches, const IndexPairs& pairs, Queue& queue,
@@ -270,6 +274,7 @@ void move_slots(std::span<const CacheView> caches, const IndexPairs& pairs, Queu
   for (const CacheView& cache : caches) {
     run_copy(cache, cache, Copied::slots, pairs, ordered, queue, where);
   }
+  queue.commit();
 }
 
 void swap_blocks(const CacheView& source, const CacheView& target, std::span<const IndexPair> pairs,
@@ -280,6 +285,7 @@ void swap_blocks(const CacheView& source, const CacheView& target, std::span<con
     const IndexPairs on_host{&pairs[0].from, static_cast<std::int64_t>(pairs.size()), false};
     run_copy(source, target, Copied::blocks, on_host, in_order(on_host, pairs, false), queue,
              where);
+    queue.commit();
     return;
   }
   // The processor reads and writes the same memory as the device.
@@ -319,6 +325,7 @@ void merge_attention_states(const MergeStatesCall& call, Queue& queue, const cha
   dispatch.add_array(call.o.data);
   dispatch.add_array(call.lse.data);
   queue.dispatch(dispatch);
+  queue.commit();
 }
 
 void check(Queue& queue, const char* where) {

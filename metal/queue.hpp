@@ -80,6 +80,8 @@ class Queue {
 
   /// @throws ShapeError for an address that is in no buffer of the device, or the device's error.
   virtual void dispatch(const Dispatch& dispatch) = 0;
+  /// What was dispatched begins to run, if it has not yet: operations end with this.
+  virtual void commit() = 0;
   /// Device memory of at least so many bytes, for dispatches up to the next call of this function.
   virtual void* workspace(std::size_t bytes) = 0;
   /// Device memory of one uint32 that kernels set bits of.
@@ -87,6 +89,7 @@ class Queue {
   /// Whether kernels can be given this address.
   [[nodiscard]] virtual bool owns(const void* address) const = 0;
   /// Returns when everything dispatched has run.
+  /// @throws the device's error, if that is how it ended.
   virtual void wait() = 0;
 };
 

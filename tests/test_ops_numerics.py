@@ -79,6 +79,7 @@ def test_ours_are_at_most_twice_as_wrong_as_numpys(row: dict[str, Any]) -> None:
     assert ours <= 2 * theirs, f"{ours:.2e} > 2 x {theirs:.2e}"
 
 
+@pytest.mark.only_on("cpu")
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_integers_are_what_the_error_of_decode_comes_from(dtype: str) -> None:
     case = case_of(dtype, "float32", "decode")
@@ -89,6 +90,7 @@ def test_integers_are_what_the_error_of_decode_comes_from(dtype: str) -> None:
     assert theirs / 2 <= ours
 
 
+@pytest.mark.only_on("cpu")
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_chunks_of_many_rows_are_products_of_floats(dtype: str) -> None:
     case = case_of(dtype, "float32", "chunks")

@@ -44,16 +44,32 @@ struct Work {
   uint kv_head;
   uint first_row;  ///< of the sequence
   uint num_rows;
-  uint begin;  ///< the rows see tokens [begin, end), and those below `sinks`
+  uint padded_rows;  ///< to whole matrices; the others are left out
+  uint begin;        ///< the rows see tokens [begin, end), and those below `sinks`
   uint end;
   uint sinks;
 };
 
+/// Row r of a tile.
+struct Row {
+  uint query;  ///< of the sequence
+  uint token;  ///< of the call: the same query
+  uint head;   ///< of queries
+};
+
+inline Row row_of(Work work, uint r) {
+  Row row;
+  row.query = (work.first_row + r) / kGroup;
+  row.token = work.sequence.first_query + row.query;
+  row.head = work.kv_head * kGroup + (work.first_row + r) % kGroup;
+  return row;
+}
+
 /// Whether row r of the tile sees token j, which is there.
 inline bool sees(constant AttentionParams& p, Work work, device const uchar* tree_mask,
                  device atomic_uint* errors, uint r, uint j) {
-  const uint query = (work.first_row + r) / kGroup;
-  const uint position = work.sequence.context + query;
+  const Row row = row_of(work, r);
+  const uint position = work.sequence.context + row.query;
   if (p.causal != 0 && j > position) return false;
   if (p.window != 0 && j + p.window <= position && j >= p.sink_tokens) return false;
   if (p.has_tree_mask == 0 || j < work.sequence.context) return true;
@@ -62,7 +78,7 @@ inline bool sees(constant AttentionParams& p, Work work, device const uchar* tre
     report(errors, kBadShape);
     return false;
   }
-  return tree_mask[(work.sequence.first_query + query) * p.tree_mask_stride + among] != 0;
+  return tree_mask[row.token * p.tree_mask_stride + among] != 0;
 }
 
 /// Four channels of a row, whose address is aligned only where kVector says so.
@@ -126,6 +142,173 @@ inline void stage_values(constant AttentionParams& p, Work work, Shared shared,
   if (unusual) atomic_store_explicit(shared.unusual, 1u, memory_order_relaxed);
 }
 
+/// Which part of the tile a thread's simdgroup has, and which elements of matrices are a lane's.
+struct Part {
+  uint simdgroup;
+  uint lane;
+  // Simdgroup s has the 8 rows of matrix s % matrices. Those that have the same rows share out the
+  // tokens of scores and the channels of sums: every `step`-th 8 of them, from number `first` on.
+  uint row;
+  uint first;
+  uint step;
+  // Metal does not say which two elements of a matrix a lane has.
+  uint element_row[2];
+  uint element_column[2];
+};
+
+inline Part part_of(Shared shared, uint thread_index, uint simdgroup, uint lane) {
+  Part part;
+  const uint matrices = kTileRows / 8;
+  part.simdgroup = simdgroup;
+  part.lane = lane;
+  part.row = simdgroup % matrices * 8;
+  part.first = simdgroup / matrices;
+  part.step = kSimdgroups / matrices;
+  // A matrix that holds the places of its elements tells.
+  if (thread_index < 64) shared.scores[thread_index] = float(thread_index);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  simdgroup_float8x8 places;
+  simdgroup_load(places, shared.scores, 8);
+  for (uint e = 0; e < 2; ++e) {
+    const uint place = uint(places.thread_elements()[e]);
+    part.element_row[e] = place / 8;
+    part.element_column[e] = place % 8;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return part;
+}
+
+// Matrices are in registers as long as no index into an array of them is computed: loops over them
+// run to a constant, so that they unroll whole, and leave out what a call has not.
+
+/// The queries of the simdgroup's 8 rows, [kMaxQueryTiles] of 8 channels.
+inline void load_queries(constant AttentionParams& p, Work work, Part part, device const uchar* q,
+                         device const uchar* q_rope, thread simdgroup_float8x8* queries) {
+#pragma unroll
+  for (uint c = 0; c < kMaxQueryTiles; ++c) {
+    if (c * 8 >= key_channels()) continue;
+    for (uint e = 0; e < 2; ++e) {
+      const uint r = part.row + part.element_row[e], channel = c * 8 + part.element_column[e];
+      float x = 0;
+      if (r < work.num_rows) {
+        const Row row = row_of(work, r);
+        const bool rope = channel >= kKeyDim;
+        x = rope ? load(q_rope + row_of_token(p.q_rope, row.token, row.head), kRowType,
+                        channel - kKeyDim)
+                 : load(q + row_of_token(p.q, row.token, row.head), kRowType, channel);
+      }
+      queries[c].thread_elements()[e] = x;
+    }
+  }
+}
+
+/// Products of the queries with the staged keys, to `shared.scores`.
+inline void multiply_keys(Work work, Shared shared, Part part, thread simdgroup_float8x8* queries) {
+  if (part.row >= work.padded_rows) return;
+  for (uint t = part.first * 8; t < kTileTokens; t += part.step * 8) {
+    simdgroup_float8x8 products = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+#pragma unroll
+    for (uint c = 0; c < kMaxQueryTiles; ++c) {
+      if (c * 8 >= key_channels()) continue;
+      simdgroup_float8x8 keys;
+      simdgroup_load(keys, shared.stage + t * stage_width() + c * 8, stage_width(), ulong2(0),
+                     true);
+      simdgroup_multiply_accumulate(products, queries[c], keys, products);
+    }
+    simdgroup_store(products, shared.scores + part.row * kTileTokens + t, kTileTokens);
+  }
+}
+
+/// From products to scores: scale, soft cap, bias.
+inline float score_of(constant AttentionParams& p, Work work, device const float* slopes, uint r,
+                      uint j, float product) {
+  float score = product * p.scale;
+  if (p.softcap != 0) score = p.softcap * precise::tanh(score / p.softcap);
+  if (p.has_slopes != 0) {
+    const Row row = row_of(work, r);
+    score += slopes[row.head] * float(int(j) - int(work.sequence.context + row.query));
+  }
+  return score;
+}
+
+/// The online softmax of tokens [first, first + kTileTokens), a lane a token: products in
+/// `shared.scores` become weights. The simdgroup has rows simdgroup + n * kSimdgroups here; what is
+/// known of them, `references` and sums of `weights`, is the same in all lanes.
+inline void weigh(constant AttentionParams& p, Work work, Shared shared, Part part,
+                  device const float* slopes, device const uchar* tree_mask,
+                  device atomic_uint* errors, uint first, thread float* references,
+                  thread float* weights) {
+#pragma unroll
+  for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
+    const uint r = part.simdgroup + n * kSimdgroups;
+    if (r >= work.padded_rows) continue;
+    const uint t = part.lane, j = first + t;
+    const bool seen = r < work.num_rows && t < kTileTokens && shared.present[t] != 0 &&
+                      sees(p, work, tree_mask, errors, r, j);
+    const float score =
+        seen ? score_of(p, work, slopes, r, j, shared.scores[r * kTileTokens + t]) : -INFINITY;
+    // A NaN is no reference; it is in the weights.
+    const float reference = max(references[n], simd_max(score == score ? score : -INFINITY));
+    const float factor = rescale_factor(references[n], reference);
+    const float weight = seen ? exp(score - (reference == -INFINITY ? 0.0f : reference)) : 0.0f;
+    weights[n] = weights[n] * factor + simd_sum(weight);
+    references[n] = reference;
+    if (t < kTileTokens) shared.scores[r * kTileTokens + t] = weight;
+    if (t == 0) shared.factors[r] = factor;
+  }
+}
+
+/// Adds weights times the staged values to the sums of 8 rows, [kMaxSums] of 8 channels.
+inline void add_values(Work work, Shared shared, Part part, thread simdgroup_float8x8* sums) {
+  if (part.row >= work.padded_rows) return;
+  simdgroup_float8x8 weights[4];
+#pragma unroll
+  for (uint t = 0; t < 4; ++t) {
+    if (t * 8 >= kTileTokens) continue;
+    simdgroup_load(weights[t], shared.scores + part.row * kTileTokens + t * 8, kTileTokens);
+  }
+#pragma unroll
+  for (uint n = 0; n < kMaxSums; ++n) {
+    const uint c = (part.first + n * part.step) * 8;
+    if (c >= kValueDim) continue;
+    for (uint e = 0; e < 2; ++e) {
+      sums[n].thread_elements()[e] *= shared.factors[part.row + part.element_row[e]];
+    }
+#pragma unroll
+    for (uint t = 0; t < 4; ++t) {
+      if (t * 8 >= kTileTokens) continue;
+      simdgroup_float8x8 values;
+      simdgroup_load(values, shared.stage + t * 8 * stage_width() + c, stage_width());
+      simdgroup_multiply_accumulate(sums[n], weights[t], values, sums[n]);
+    }
+  }
+}
+
+/// The same where a value is infinite or NaN: 0 * NaN is NaN, so that a row must leave out what it
+/// does not see.
+inline void add_unusual_values(constant AttentionParams& p, Work work, Shared shared, Part part,
+                               device const uchar* tree_mask, device atomic_uint* errors,
+                               uint first, thread simdgroup_float8x8* sums) {
+  if (part.row >= work.padded_rows) return;
+#pragma unroll
+  for (uint n = 0; n < kMaxSums; ++n) {
+    const uint c = (part.first + n * part.step) * 8;
+    if (c >= kValueDim) continue;
+    for (uint e = 0; e < 2; ++e) {
+      const uint r = part.row + part.element_row[e];
+      float sum = sums[n].thread_elements()[e] * shared.factors[r];
+      for (uint t = 0; t < kTileTokens; ++t) {
+        const bool seen = r < work.num_rows && shared.present[t] != 0 &&
+                          sees(p, work, tree_mask, errors, r, first + t);
+        if (!seen) continue;
+        sum += shared.scores[r * kTileTokens + t] *
+               shared.stage[t * stage_width() + c + part.element_column[e]];
+      }
+      sums[n].thread_elements()[e] = sum;
+    }
+  }
+}
+
 // clang-format off: an argument a line
 kernel void attend(constant AttentionParams& p [[buffer(0)]],
                    device const uchar* q [[buffer(1)]],         // [num_tokens, num_q_heads, kKeyDim]
@@ -159,13 +342,14 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
   if (ulong(tile) * kTileRows >= rows_of_sequence) return;
   work.first_row = tile * kTileRows;
   work.num_rows = min(kTileRows, rows_of_sequence - work.first_row);
+  work.padded_rows = (work.num_rows + 7) / 8 * 8;
   const Pieces pieces = pieces_of(p, work.sequence);
   const uint piece = group.z;
   if (piece >= pieces.count) return;
 
   // What the rows of this tile see.
-  const uint first_position = work.sequence.context + work.first_row / kGroup;
-  const uint last_position = work.sequence.context + (work.first_row + work.num_rows - 1) / kGroup;
+  const uint first_position = work.sequence.context + row_of(work, 0).query;
+  const uint last_position = work.sequence.context + row_of(work, work.num_rows - 1).query;
   work.sinks = pieces.sinks;
   work.begin = p.window != 0 && first_position + 1 > p.window ? first_position + 1 - p.window : 0;
   work.end = p.causal != 0 ? min(work.sequence.length, last_position + 1) : work.sequence.length;
@@ -181,136 +365,37 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
       sink_tiles + (until > from ? (until - from + kTileTokens - 1) / kTileTokens : 0);
 
   const Shared shared = shared_of(memory);
-
-  // Which row and column of a matrix a lane's two elements are is for Metal to decide: ask it.
-  if (thread_index < 64) shared.scores[thread_index] = float(thread_index);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  simdgroup_float8x8 places;
-  simdgroup_load(places, shared.scores, 8);
-  uint row_in_matrix[2], column_in_matrix[2];
-  for (uint e = 0; e < 2; ++e) {
-    const uint place = uint(places.thread_elements()[e]);
-    row_in_matrix[e] = place / 8;
-    column_in_matrix[e] = place % 8;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-
-  // Simdgroup s has 8 rows of the tile: those of matrix s % matrices. Those that have the same rows
-  // share out the tokens of scores, and the channels of sums.
-  const uint matrices = kTileRows / 8;
-  const uint my_row = simdgroup % matrices * 8;
-  const uint my_part = simdgroup / matrices;
-  const uint parts = kSimdgroups / matrices;
-
+  const Part part = part_of(shared, thread_index, simdgroup, lane);
   simdgroup_float8x8 queries[kMaxQueryTiles];
-#pragma unroll
-  for (uint c = 0; c < kMaxQueryTiles; ++c) {
-    if (c * 8 >= key_channels()) break;
-    for (uint e = 0; e < 2; ++e) {
-      const uint r = my_row + row_in_matrix[e], channel = c * 8 + column_in_matrix[e];
-      float x = 0;
-      if (r < work.num_rows) {
-        const uint row = work.first_row + r;
-        const uint token = work.sequence.first_query + row / kGroup;
-        const uint head = work.kv_head * kGroup + row % kGroup;
-        x = channel < kKeyDim
-                ? load(q + row_of_token(p.q, token, head), kRowType, channel)
-                : load(q_rope + row_of_token(p.q_rope, token, head), kRowType, channel - kKeyDim);
-      }
-      queries[c].thread_elements()[e] = x;
-    }
-  }
+  load_queries(p, work, part, q, q_rope, queries);
   simdgroup_float8x8 sums[kMaxSums];
 #pragma unroll
-  for (uint i = 0; i < kMaxSums; ++i) sums[i] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-  // Rows simdgroup + i * kSimdgroups, the same in all lanes.
-  float reference[kMaxRowsOfSimdgroup], weights[kMaxRowsOfSimdgroup];
+  for (uint n = 0; n < kMaxSums; ++n) sums[n] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+  float references[kMaxRowsOfSimdgroup], weights[kMaxRowsOfSimdgroup];
 #pragma unroll
-  for (uint i = 0; i < kMaxRowsOfSimdgroup; ++i) {
-    reference[i] = -INFINITY;
-    weights[i] = 0;
+  for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
+    references[n] = -INFINITY;
+    weights[n] = 0;
   }
 
   for (uint i = 0; i < num_tiles; ++i) {
     const uint first = i < sink_tiles ? i * kTileTokens : from + (i - sink_tiles) * kTileTokens;
-
     stage_keys(p, work, shared, keys, rope_keys, block_tables, errors, first, thread_index);
     if (thread_index == 0) atomic_store_explicit(shared.unusual, 0u, memory_order_relaxed);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
-    for (uint t = my_part * 8; t < kTileTokens; t += parts * 8) {
-      simdgroup_float8x8 products = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-#pragma unroll
-      for (uint c = 0; c < kMaxQueryTiles; ++c) {
-        if (c * 8 >= key_channels()) break;
-        simdgroup_float8x8 part;
-        simdgroup_load(part, shared.stage + t * stage_width() + c * 8, stage_width(), ulong2(0),
-                       true);
-        simdgroup_multiply_accumulate(products, queries[c], part, products);
-      }
-      simdgroup_store(products, shared.scores + my_row * kTileTokens + t, kTileTokens);
-    }
+    multiply_keys(work, shared, part, queries);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     // The keys are done with: values take their place while scores become weights.
     stage_values(p, work, shared, values, block_tables, errors, first, thread_index);
-#pragma unroll
-    for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
-      const uint r = simdgroup + n * kSimdgroups;
-      if (r >= kTileRows) break;
-      const uint j = first + lane;
-      const bool seen = r < work.num_rows && lane < kTileTokens && shared.present[lane] != 0 &&
-                        sees(p, work, tree_mask, errors, r, j);
-      float score = -INFINITY;
-      if (seen) {
-        score = shared.scores[r * kTileTokens + lane] * p.scale;
-        if (p.softcap != 0) score = p.softcap * precise::tanh(score / p.softcap);
-        if (p.has_slopes != 0) {
-          const uint row = work.first_row + r;
-          const int distance = int(j) - int(work.sequence.context + row / kGroup);
-          score += slopes[work.kv_head * kGroup + row % kGroup] * float(distance);
-        }
-      }
-      // A NaN is no reference; it is in the weights.
-      const float highest = max(reference[n], simd_max(score == score ? score : -INFINITY));
-      const float factor = rescale_factor(reference[n], highest);
-      const float weight = seen ? exp(score - (highest == -INFINITY ? 0.0f : highest)) : 0.0f;
-      weights[n] = weights[n] * factor + simd_sum(weight);
-      reference[n] = highest;
-      if (lane < kTileTokens) shared.scores[r * kTileTokens + lane] = weight;
-      if (lane == 0) shared.factors[r] = factor;
-    }
+    weigh(p, work, shared, part, slopes, tree_mask, errors, first, references, weights);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
-    const float factors[2] = {shared.factors[my_row + row_in_matrix[0]],
-                              shared.factors[my_row + row_in_matrix[1]]};
-    const bool unusual = atomic_load_explicit(shared.unusual, memory_order_relaxed) != 0;
-#pragma unroll
-    for (uint n = 0; n < kMaxSums; ++n) {
-      const uint c = (my_part + n * parts) * 8;
-      if (c >= kValueDim) break;
-      sums[n].thread_elements()[0] *= factors[0];
-      sums[n].thread_elements()[1] *= factors[1];
-      if (!unusual) {
-        for (uint t = 0; t < kTileTokens; t += 8) {
-          simdgroup_float8x8 part, weight;
-          simdgroup_load(weight, shared.scores + my_row * kTileTokens + t, kTileTokens);
-          simdgroup_load(part, shared.stage + t * stage_width() + c, stage_width());
-          simdgroup_multiply_accumulate(sums[n], weight, part, sums[n]);
-        }
-        continue;
-      }
-      // 0 * NaN is NaN: rows that do not see a token leave it out.
-      for (uint e = 0; e < 2; ++e) {
-        const uint r = my_row + row_in_matrix[e];
-        for (uint t = 0; t < kTileTokens; ++t) {
-          const bool seen = r < work.num_rows && shared.present[t] != 0 &&
-                            sees(p, work, tree_mask, errors, r, first + t);
-          if (!seen) continue;
-          sums[n].thread_elements()[e] += shared.scores[r * kTileTokens + t] *
-                                          shared.stage[t * stage_width() + c + column_in_matrix[e]];
-        }
-      }
+    if (atomic_load_explicit(shared.unusual, memory_order_relaxed) == 0) {
+      add_values(work, shared, part, sums);
+    } else {
+      add_unusual_values(p, work, shared, part, tree_mask, errors, first, sums);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
@@ -319,45 +404,36 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
   const bool is_part = pieces.count > 1;
 #pragma unroll
   for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
-    const uint r = simdgroup + n * kSimdgroups;
-    if (r >= kTileRows) break;
-    if (lane != 0) continue;
-    if (r >= work.num_rows) {
-      shared.factors[r] = 0;
-      continue;
-    }
-    const uint row = work.first_row + r;
-    const uint query = row / kGroup, head = work.kv_head * kGroup + row % kGroup;
+    const uint r = part.simdgroup + n * kSimdgroups;
+    if (r >= work.padded_rows) continue;
+    if (lane != 0 || r >= work.num_rows) continue;
+    const Row row = row_of(work, r);
     if (is_part) {
-      device float* part = partials + partial_of(p, work.seq, query, head, piece);
-      part[kValueDim] = reference[n];
-      part[kValueDim + 1] = weights[n];
+      device float* partial = partials + partial_of(p, work.seq, row.query, row.head, piece);
+      partial[kValueDim] = references[n];
+      partial[kValueDim + 1] = weights[n];
       shared.factors[r] = 1;
       continue;
     }
-    const Finished finished = finish_row(reference[n], weights[n],
-                                         p.has_sink_logits != 0 ? sink_logits[head] : -INFINITY);
+    const Finished finished = finish_row(
+        references[n], weights[n], p.has_sink_logits != 0 ? sink_logits[row.head] : -INFINITY);
     shared.factors[r] = finished.factor * p.value_scale;
-    if (p.wants_lse != 0) {
-      lse[ulong(work.sequence.first_query + query) * p.num_q_heads + head] = finished.lse;
-    }
+    if (p.wants_lse != 0) lse[ulong(row.token) * p.num_q_heads + row.head] = finished.lse;
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
-    const uint c = (my_part + n * parts) * 8;
-    if (c >= kValueDim) break;
+    const uint c = (part.first + n * part.step) * 8;
+    if (c >= kValueDim) continue;
     for (uint e = 0; e < 2; ++e) {
-      const uint r = my_row + row_in_matrix[e], channel = c + column_in_matrix[e];
+      const uint r = part.row + part.element_row[e], channel = c + part.element_column[e];
       if (r >= work.num_rows) continue;
       const float value = sums[n].thread_elements()[e] * shared.factors[r];
-      const uint row = work.first_row + r;
-      const uint query = row / kGroup, head = work.kv_head * kGroup + row % kGroup;
+      const Row row = row_of(work, r);
       if (is_part) {
-        partials[partial_of(p, work.seq, query, head, piece) + channel] = value;
+        partials[partial_of(p, work.seq, row.query, row.head, piece) + channel] = value;
       } else {
-        store(out + row_of_token(p.out, work.sequence.first_query + query, head), kRowType, channel,
-              value);
+        store(out + row_of_token(p.out, row.token, row.head), kRowType, channel, value);
       }
     }
   }

@@ -115,14 +115,14 @@ inline void move_elements(device const uchar* from, uint from_type, device uchar
 }
 
 /// Bytes from the start of a cache to a row. The slot is in range.
-inline ulong row_of_slot(Cache cache, ulong slot, uint head) {
+inline ulong row_of_slot(constant Cache& cache, ulong slot, uint head) {
   return slot / kBlockSize * ulong(cache.block_stride) + head * ulong(cache.head_stride) +
          slot % kBlockSize * ulong(cache.token_stride);
 }
-inline ulong row_of_block(Cache cache, uint block, uint head, uint offset) {
+inline ulong row_of_block(constant Cache& cache, uint block, uint head, uint offset) {
   return block * ulong(cache.block_stride) + head * ulong(cache.head_stride) +
          offset * ulong(cache.token_stride);
 }
-inline ulong row_of_token(Rows rows, uint token, uint head) {
+inline ulong row_of_token(constant Rows& rows, uint token, uint head) {
   return token * ulong(rows.token_stride) + head * ulong(rows.head_stride);
 }

@@ -54,7 +54,7 @@ kernel void gather_starts(constant StartsParams& p [[buffer(0)]],
   }
   if (lane != 0) return;
   starts[p.num_seqs] = before;
-  if (before != p.num_rows) report(errors, kBadShape);
+  if (before > p.num_rows) report(errors, kBadShape);
 }
 
 /// Tokens of sequences become dense rows. Thread (x, y) moves part x of row y.
@@ -108,7 +108,8 @@ kernel void copy_indexed(constant CopyParams& p [[buffer(0)]],
   const uint offset = row % p.slots, head = row / p.slots;
   const ulong within = ulong(unit) * kUnitBytes;
   const long first = long(thread_at.y) * p.pairs_of_thread;
-  const long last = min(first + long(p.pairs_of_thread), long(p.num_pairs));
+  const long end = first + p.pairs_of_thread;
+  const long last = end < p.num_pairs ? end : p.num_pairs;
   for (long i = first; i < last; ++i) {
     const long from = pairs[2 * i], to = pairs[2 * i + 1];
     if (from < 0 || from >= p.from_end || to < 0 || to >= p.to_end) {

@@ -36,7 +36,7 @@ enum : uint32_t {
   /// Parts of a query that a simdgroup holds, 8 x 8 each: MLA's 512 + 64 channels.
   kMaxQueryTiles = 72,
   /// Rows of a tile that one simdgroup turns into weights.
-  kMaxRowsOfSimdgroup = 16,
+  kMaxRowsOfSimdgroup = 8,
 };
 
 /// Dense rows `[num_tokens, num_heads, head_dim]`.

@@ -77,6 +77,4 @@ def _module() -> Any:
         return importlib.import_module("pagedkv._metal")
     except ImportError as error:
         reason = _core.build_info()["backends"]["metal"]
-        raise UnsupportedError(
-            f"[metal] no device; expected a build with Metal: {reason}"
-        ) from error
+        raise UnsupportedError(f"[metal] {reason}; expected a build with Metal") from error

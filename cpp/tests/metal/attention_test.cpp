@@ -1,4 +1,4 @@
-// Attention on Metal beside dense attention in double; the kernels run on the CPU.
+// Attention on Metal beside dense attention in double.
 
 #include <gtest/gtest.h>
 
@@ -10,9 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "cpp/tests/emulation/metal/queue.hpp"
-#include "cpp/tests/emulation/simt.hpp"
 #include "cpp/tests/expect_error.hpp"
+#include "cpp/tests/metal/test_queue.hpp"
 #include "cpp/tests/operations/attention_oracle.hpp"
 #include "metal/operations.hpp"
 
@@ -20,11 +19,11 @@ namespace {
 
 using namespace pagedkv;
 using pagedkv_test::Arrays;
-using pagedkv_test::EmulatedQueue;
 using pagedkv_test::expect_error;
 using pagedkv_test::plain_attention;
 using pagedkv_test::Problem;
 using pagedkv_test::relative_error;
+using pagedkv_test::TestQueue;
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
@@ -34,7 +33,7 @@ double limit(const Problem& problem) {
 }
 
 void run(const AttentionCall& call, bool batch_invariant = false) {
-  EmulatedQueue queue;
+  TestQueue queue;
   metal::attend(call, batch_invariant, queue);
   metal::check(queue, "test");
 }
@@ -245,21 +244,6 @@ TEST(MetalAttention, BatchInvariantBitsAreThoseOfTheSequenceAlone) {
   EXPECT_EQ(arrays.out_bytes(), together);
 }
 
-TEST(MetalAttention, TheOrderOfThreadsChangesNothing) {
-  Problem p;
-  p.seq_lens = {130, 5, 600};
-  p.query_lens = {1, 5, 20};
-  Arrays arrays(p);
-  run(arrays.call);
-  const std::vector<std::byte> forward = arrays.out_bytes();
-  for (const auto order : {simt::Order::backward, simt::Order::shuffled}) {
-    simt::order() = order;
-    run(arrays.call);
-    simt::order() = simt::Order::forward;
-    EXPECT_EQ(arrays.out_bytes(), forward);
-  }
-}
-
 TEST(MetalAttention, RowsThatAreNotAlignedAreReadElementByElement) {
   for (const DType dtype : {DType::float32, DType::float16}) {
     Problem p;
@@ -335,7 +319,7 @@ TEST(MetalAttention, WhatIsOutOfRangeIsLeftOutAndTold) {
     const auto out = arrays.out();
     for (std::size_t i = half; i < out.size(); ++i) EXPECT_NEAR(out[i], expected.out[i], 1e-5);
   };
-  EmulatedQueue queue;
+  TestQueue queue;
   {
     std::vector<std::int32_t> tables(
         arrays.call.block_tables,

@@ -1,5 +1,4 @@
-// rope_write_kv on Metal: norm and rotation by their definitions in float64; the kernels run on the
-// CPU.
+// rope_write_kv on Metal: norm and rotation by their definitions in float64.
 
 #include <gtest/gtest.h>
 
@@ -8,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "cpp/tests/emulation/metal/queue.hpp"
 #include "cpp/tests/expect_error.hpp"
+#include "cpp/tests/metal/test_queue.hpp"
 #include "cpp/tests/operations/ops_caches.hpp"
 #include "metal/operations.hpp"
 
@@ -131,7 +130,7 @@ TEST_P(MetalRope, RotatesQueriesAndKeysAndWritesKeysAndValues) {
   for (const DType rows : {DType::float32, DType::float16, DType::bfloat16}) {
     for (const DType cached : {DType::float32, DType::float16, DType::bfloat16}) {
       Problem p(GetParam(), rows, cached);
-      EmulatedQueue queue;
+      TestQueue queue;
       metal::rope_write_kv(p.call, queue);
       metal::check(queue, "test");
       for (std::int64_t token = 0; token < kTokens; ++token) {
@@ -159,7 +158,7 @@ TEST_P(MetalRope, QueriesMayBecomeThemselvesAndPositionsMayBeInt32) {
   in_place.call.q_out = in_place.call.q;
   in_place.call.positions = nullptr;
   in_place.call.positions_int32 = in_place.positions_int32.data();
-  EmulatedQueue queue;
+  TestQueue queue;
   metal::rope_write_kv(apart.call, queue);
   metal::rope_write_kv(in_place.call, queue);
   for (std::int64_t token = 0; token < kTokens; ++token) {
@@ -183,7 +182,7 @@ TEST(MetalRope, AnOutOfRangePositionOrSlotIsLeftOutAndTold) {
       std::ranges::fill(p.slots, 32);
       p.slots[1] = -2;
     }
-    EmulatedQueue queue;
+    TestQueue queue;
     metal::rope_write_kv(p.call, queue);
     expect_error<InvalidSlotError>([&] { metal::check(queue, "test"); }, "test", "position",
                                    "arrays");

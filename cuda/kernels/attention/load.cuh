@@ -115,6 +115,13 @@ __device__ __forceinline__ Token look_up(const Params& p, const Item& item, int 
           position - index * p.block_size};
 }
 
+/// The least power of two from `x` on, but at most `most`, which is one.
+__host__ __device__ constexpr int power_of_two_up_to(int x, int most) {
+  int power = 1;
+  while (power < x && power < most) power *= 2;
+  return power;
+}
+
 /// Copies tiles of keys and values, for one team and one item.
 template <class T>
 class Loader {
@@ -141,9 +148,7 @@ class Loader {
       return cache.data + t.block * cache.block_stride + item_.kv_head * cache.head_stride +
              t.slot * cache.token_stride;
     };
-    Source source{p_.k.data, p_.v.data, p_.k_rope.data, t.position >= 0};
-    if (source.there) source = {row(p_.k), row(p_.v), row(p_.k_rope), true};
-    sources_[thread_] = source;
+    sources_[thread_] = t.position < 0 ? Source{} : Source{row(p_.k), row(p_.v), row(p_.k_rope)};
   }
 
   /// Starts to copy the tokens that were published. What is not there becomes zeros: a weight of 0
@@ -181,16 +186,21 @@ class Loader {
   template <int room>
   __device__ __forceinline__ void copy_part(std::byte* tile, int stride, int length, int end,
                                             const std::byte* Source::*which) const {
-    constexpr int chunk = 16, chunks = room / chunk;
+    constexpr int chunk = 16;
     if (p_.copy_bytes == chunk) {
-#pragma unroll 8
-      for (int i = thread_; i < T::kTokens * chunks; i += T::kTeamThreads) {
-        const int token = i / chunks, at = i % chunks * chunk;
-        if (at >= end) continue;
-        const Source& source = sources_[token];
-        const bool there = source.there && at < length;
-        cp_async<chunk>(tile + token * stride + at, source.*which + (there ? at : 0),
-                        there ? chunk : 0);
+      // A thread has one chunk of every so many rows, so that one addition finds the next.
+      constexpr int threads = power_of_two_up_to(divide_up(room, chunk), T::kTeamThreads);
+      for (int at = thread_ % threads * chunk; at < end; at += threads * chunk) {
+        std::byte* const to = tile + at;
+        constexpr int rows = T::kTeamThreads / threads;  // at a time
+#pragma unroll
+        for (int first = 0; first < T::kTokens; first += rows) {
+          const int token = first + thread_ / threads;
+          if (rows > T::kTokens && token >= T::kTokens) break;
+          const std::byte* const row = sources_[token].*which;
+          const bool there = row != nullptr && at < length;
+          cp_async<chunk>(to + token * stride, there ? row + at : p_.k.data, there ? chunk : 0);
+        }
       }
       return;
     }
@@ -198,9 +208,8 @@ class Loader {
 #pragma unroll 1
     for (int i = thread_; i < T::kTokens * end; i += T::kTeamThreads) {
       const int token = i / end, at = i % end;
-      const Source& source = sources_[token];
-      const bool there = source.there && at < length;
-      tile[token * stride + at] = there ? (source.*which)[at] : std::byte{0};
+      const std::byte* const row = sources_[token].*which;
+      tile[token * stride + at] = row != nullptr && at < length ? row[at] : std::byte{0};
     }
   }
 

@@ -1,0 +1,45 @@
+#pragma once
+
+// The Metal device of this machine: its memory, which the processor shares, and a queue.
+
+#include <cstddef>
+#include <memory>
+
+#include "metal/queue.hpp"
+#include "pagedkv/core/errors.hpp"
+
+namespace pagedkv::metal {
+
+/// Metal refused or failed.
+class MetalError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Memory in a buffer of the device with shared storage, aligned to a page, of at least so many
+/// bytes. Kernels that were given it keep it until they have run. Its bytes are anything.
+/// @throws MetalError when there is none left, or no device.
+[[nodiscard]] std::shared_ptr<void> allocate(std::size_t bytes);
+
+/// The contents of a buffer of somebody else's (an `id<MTLBuffer>`), which is kept: from then on
+/// kernels can be given addresses in it.
+/// @throws UnsupportedError for storage that the processor does not share, or another device's.
+[[nodiscard]] std::shared_ptr<void> adopt(void* buffer);
+
+/// Makes whole pages of memory a buffer without a copy. The memory outlives what is returned.
+/// @throws MetalError where Metal does not.
+[[nodiscard]] std::shared_ptr<void> adopt_memory(void* memory, std::size_t bytes);
+
+/// Whether the device's simdgroups multiply matrices, as attention asks: family Apple 7 (M1) and
+/// later. Virtual machines may show an older one.
+[[nodiscard]] bool multiplies_matrices();
+
+/// A queue of its own, for one thread at a time.
+/// @throws MetalError when there is no device that runs the kernels; its text says why.
+[[nodiscard]] std::unique_ptr<Queue> make_queue();
+
+/// The queue that contexts have unless told. Never destroyed.
+/// @throws as `make_queue`.
+[[nodiscard]] Queue& default_queue();
+
+}  // namespace pagedkv::metal
