@@ -2,7 +2,9 @@
 // what moves keys and values. Each figure is the median of replays of a graph of many calls, whose
 // inputs are rotated past the L2.
 //
-//   pagedkv_cuda_bench [decode|copies]...
+//   pagedkv_cuda_bench [decode|copies|point]...
+//
+// `point` is one decode alone, for profilers.
 
 #include <cuda_runtime.h>
 
@@ -298,6 +300,9 @@ int run(int argc, char** argv) {
         }
       }
     }
+  }
+  if (argc > 1 && asked_for(argc, argv, "point")) {
+    decode(timer, DType::bfloat16, 32, 4096, bandwidth);
   }
   if (asked_for(argc, argv, "copies")) {
     for (const std::int64_t tokens : {128, 4096, 32768}) copies(timer, tokens, bandwidth);
