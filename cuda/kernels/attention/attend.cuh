@@ -66,11 +66,12 @@ __device__ __forceinline__ void run_pipeline(const Params& p, const Item& item, 
   cp_async_wait<0>();
 }
 
-/// Blocks that a multiprocessor's shared memory holds, if each thread may still have 160 registers.
+/// Blocks that a multiprocessor's shared memory holds, if each thread may have the registers that
+/// it needs: those of its sums, and about 120.
 template <class T>
 constexpr int blocks_at_a_time() {
   const int by_memory = 227 * 1024 / (SharedLayout<T>::kBytes + 1024);
-  const int by_registers = 65536 / (160 * T::kThreads);
+  const int by_registers = 65536 / ((T::kWarpDims / 2 + 120) * T::kThreads);
   return by_memory < by_registers ? by_memory : by_registers;
 }
 

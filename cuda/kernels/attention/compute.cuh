@@ -65,7 +65,10 @@ class Results {
 
   __device__ __forceinline__ Results(const Params& p, const Item& item, const std::byte* queries,
                                      const Row* rows)
-      : p_(p), item_(item), queries_(queries), rows_(rows + place.row) {
+      : p_(p),
+        item_(item),
+        queries_(queries + place.row_warp * T::kKeySteps * T::kQueryStep),
+        rows_(rows + place.row) {
 #pragma unroll
     for (int d = 0; d < T::kDimGroups; ++d) {
 #pragma unroll
@@ -123,11 +126,7 @@ class Results {
   static constexpr bool kKeepsQueries = Math::kKeepsQueries && T::kKeyDims <= 128;
 
   [[nodiscard]] __device__ __forceinline__ typename Math::Left load_left(int k) const {
-    using Quad = typename Math::Quad;
-    const std::byte* const at = queries_ + place.row * T::kQueryStride +
-                                (16 * k + 4 * place.in_group) * Math::kElementBytes;
-    return Math::left(*reinterpret_cast<const Quad*>(at),
-                      *reinterpret_cast<const Quad*>(at + 8 * T::kQueryStride));
+    return Math::left(queries_ + k * T::kQueryStep, place.lane);
   }
   [[nodiscard]] __device__ __forceinline__ typename Math::Left left_of(int k) const {
     if constexpr (kKeepsQueries) {
@@ -287,8 +286,8 @@ class Results {
 
   const Params& p_;
   const Item& item_;
-  const std::byte* queries_;
-  const Row* rows_;  ///< the lane's first
+  const std::byte* queries_;  ///< of the warp's rows
+  const Row* rows_;           ///< the lane's first
   bool has_unit_ = false;
   typename Math::Left kept_[kKeepsQueries ? T::kKeySteps : 1];
 };

@@ -65,9 +65,10 @@ __device__ inline void load_queries(const Params& p, const Item& item, std::byte
     const float per_unit = 1 / unit;
     for (int dim = 4 * lane; dim < T::kKeyDims; dim += 4 * kWarp) {
       const float4 x = load(dim);
-      auto* const to = queries + r * T::kQueryStride + dim * T::Math::kElementBytes;
-      *reinterpret_cast<typename T::Math::Quad*>(to) = T::Math::quad(
-          make_float4(x.x * per_unit, x.y * per_unit, x.z * per_unit, x.w * per_unit));
+      std::byte* const to = queries + (r / 16 * T::kKeySteps + dim / 16) * T::kQueryStep;
+      T::Math::put(to, r % 8 * 4 + dim / 4 % 4, r / 8 % 2,
+                   T::Math::quad(make_float4(x.x * per_unit, x.y * per_unit, x.z * per_unit,
+                                             x.w * per_unit)));
     }
     if (lane == 0) {
       Row known;
@@ -193,13 +194,23 @@ class Loader {
       for (int at = thread_ % threads * chunk; at < end; at += threads * chunk) {
         std::byte* const to = tile + at;
         constexpr int rows = T::kTeamThreads / threads;  // at a time
+        constexpr int times = divide_up(T::kTokens, rows);
+        constexpr int together = times < 4 ? times : 4;  // the loads of where they are overlap
 #pragma unroll
-        for (int first = 0; first < T::kTokens; first += rows) {
-          const int token = first + thread_ / threads;
-          if (rows > T::kTokens && token >= T::kTokens) break;
-          const std::byte* const row = sources_[token].*which;
-          const bool there = row != nullptr && at < length;
-          cp_async<chunk>(to + token * stride, there ? row + at : p_.k.data, there ? chunk : 0);
+        for (int i = 0; i < times; i += together) {
+          const std::byte* from[together];
+#pragma unroll
+          for (int j = 0; j < together; ++j) {
+            from[j] = sources_[min((i + j) * rows + thread_ / threads, T::kTokens - 1)].*which;
+          }
+#pragma unroll
+          for (int j = 0; j < together; ++j) {
+            const int token = (i + j) * rows + thread_ / threads;
+            if (rows > T::kTokens && token >= T::kTokens) break;
+            const bool there = from[j] != nullptr && at < length;
+            cp_async<chunk>(to + token * stride, there ? from[j] + at : p_.k.data,
+                            there ? chunk : 0);
+          }
         }
       }
       return;

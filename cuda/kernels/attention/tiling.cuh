@@ -50,9 +50,10 @@ struct Tiling {
   static_assert(kTokens % kStepTokens == 0 && kTokens <= kWarp, "a lane looks one token up");
   static_assert(kWarpDims % 32 == 0 && kKeyDims % kDimsAtATime == 0);
 
+  /// 16 rows by 16 dims of queries.
+  static constexpr int kQueryStep = 16 * 16 * Math::kElementBytes;
   // Rows are padded so that the loads of a warp fall into different banks: it reads quads of eight
-  // neighbouring rows of queries and keys, of every other row of values.
-  static constexpr int kQueryStride = kKeyDims * Math::kElementBytes + 16 * Math::kElementBytes;
+  // neighbouring rows of keys, of every other row of values.
   static constexpr int kKeyStride = kKeyDims * Stored::kMostBytes + 16 * Stored::kMostBytes;
   static constexpr int kValueStride =
       kValuesAreKeys ? kKeyStride : kValueDims * Stored::kMostBytes + 16;
@@ -83,7 +84,7 @@ struct Row {
 template <class T>
 struct SharedLayout {
   static constexpr int kQueries = 0;
-  static constexpr int kRowsAt = kQueries + T::kRows * T::kQueryStride;
+  static constexpr int kRowsAt = kQueries + T::kRowWarps * T::kKeySteps * T::kQueryStep;
   static constexpr int kSources = kRowsAt + T::kRows * static_cast<int>(sizeof(Row) + 4) / 8 * 8;
   static constexpr int kSums = kSources + T::kTeams * T::kTokens * static_cast<int>(sizeof(Source));
   static constexpr int kScratch = kSums + T::kThreads * 8;
