@@ -15,7 +15,7 @@
 // Frames are on fibers' own stacks, for each of which clang would keep another one aside.
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-extern "C" __attribute__((weak)) const char* __asan_default_options() {
+extern "C" const char* __asan_default_options() {  // NOLINT(bugprone-reserved-identifier)
   return "detect_stack_use_after_return=0";
 }
 #endif
