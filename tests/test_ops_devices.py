@@ -55,7 +55,7 @@ def test_arrays_choose_the_module_of_their_device(array: Any, module: str) -> No
 @pytest.mark.parametrize(
     "array",
     [np.zeros(3), On(1), On(3), On(99), SimpleNamespace(is_cuda=False, is_cpu=True), None, 3, "x"],
-    ids=str,
+    ids=["NumPy", "the CPU", "pinned", "unknown", "torch", "None", "an integer", "text"],
 )
 def test_all_else_goes_to_the_cpu_which_says_what_it_takes(array: Any) -> None:
     assert devices.module_for("write_kv", array) is pagedkv._core

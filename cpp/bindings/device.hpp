@@ -16,6 +16,7 @@ inline void expect_cpu(const char* where, const py::str& device) {
   std::string reason = "expected cpu, cuda or metal";
   if (name == "cuda") reason = cuda::status();
   if (name == "metal") reason = metal::status();
+  if (reason.empty()) reason = "expected cpu: in Python these objects keep their memory there";
   pagedkv::detail::throw_unsupported(where, "device '" + name + "'; " + reason);
 }
 

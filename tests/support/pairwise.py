@@ -23,7 +23,7 @@ def pairwise(parameters: Mapping[str, Sequence[Any]], seed: int = 0) -> list[dic
     rows = []
     while missing:
         # Begun with a pair that is missing, each further value meets the most that are.
-        row = dict(min(missing, key=lambda pair: sorted(map(repr, pair))))
+        row = dict(sorted(min(missing, key=lambda pair: sorted(map(repr, pair)))))
         for name in rng.sample(names, len(names)):
             if name in row:
                 continue
@@ -36,5 +36,5 @@ def pairwise(parameters: Mapping[str, Sequence[Any]], seed: int = 0) -> list[dic
             ]
             row[name] = values[gains.index(max(gains))]
         missing -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
-        rows.append(row)
+        rows.append({name: row[name] for name in names})
     return rows

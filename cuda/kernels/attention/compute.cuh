@@ -25,22 +25,26 @@ struct Place {
   int row_warp = warp % T::kTeamWarps / T::kDimWarps;
   int first_dim = warp % T::kDimWarps * T::kWarpDims;  ///< of the values
 
-  /// The first of the lane's rows in the m-th tile of 16. Row tiles are dealt out to the warps in
-  /// turns, so that few rows keep many warps busy.
-  [[nodiscard]] __device__ __forceinline__ int row(int m) const {
-    return (m * T::kRowWarps + row_warp) * 16 + group;
-  }
+  /// The first of the lane's two rows in the tile; the other is 8 further.
+  int row = row_warp * 16 + group;
 };
 
-/// exp2 relative to a maximum, which is -inf where nothing was seen.
+/// 0 for the maximum of nothing.
+__device__ __forceinline__ float finite(float maximum) { return maximum == kNothing ? 0 : maximum; }
+
+/// exp2 relative to a maximum.
 __device__ __forceinline__ float weight_of(float score, float maximum) {
-  return exp2_approx(score - (maximum == kNothing ? 0 : maximum));
+  return exp2_approx(score - finite(maximum));
 }
 
-/// cap * tanh(x). The error is one of the result's size, not of small x: it is added to other
-/// scores.
+/// cap * tanh(x), within a few units of float32's last place: near 0 by its series, because the
+/// difference would leave nothing of what is there under a large cap.
 __device__ __forceinline__ float capped(float x, float cap) {
-  return cap * (1 - __fdividef(2, 1 + exp2_approx(x * (2 * kLog2E))));
+  const float square = x * x;
+  const float series =
+      x * (1 - square * (1.0F / 3 - square * (2.0F / 15 - square * (17.0F / 315))));
+  const float difference = 1 - __fdividef(2, 1 + exp2_approx(x * (2 * kLog2E)));
+  return cap * (fabsf(x) < 0.25F ? series : difference);
 }
 
 __device__ __forceinline__ bool sees(const Params& p, const Item& item, const Row& row, int j) {
@@ -53,7 +57,7 @@ __device__ __forceinline__ bool sees(const Params& p, const Item& item, const Ro
   return p.tree_mask[row.token * p.tree_mask_stride + among_new] != 0;
 }
 
-/// The running results of a warp: of each of its rows, over the tokens so far.
+/// The running results of a warp: of each of its 16 rows, over the tokens so far.
 template <class T>
 class Results {
  public:
@@ -61,33 +65,29 @@ class Results {
 
   __device__ __forceinline__ Results(const Params& p, const Item& item, const std::byte* queries,
                                      const Row* rows)
-      : p_(p), item_(item), queries_(queries), rows_(rows) {
+      : p_(p),
+        item_(item),
+        queries_(queries + place.row_warp * T::kKeySteps * T::kQueryStep),
+        rows_(rows + place.row) {
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
+    for (int d = 0; d < T::kDimGroups; ++d) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        maximum[m][half] = kNothing;
-        weight[m][half] = 0;
-        factor_[m][half] = rows[place.row(m) + 8 * half].score_factor;
-      }
-#pragma unroll
-      for (int d = 0; d < T::kDimGroups; ++d) {
-#pragma unroll
-        for (int i = 0; i < 16; ++i) sums[m][d][i / 4][i % 4] = 0;
-      }
+      for (int i = 0; i < 16; ++i) sums[d][i / 4][i % 4] = 0;
     }
-    if constexpr (Math::kKeepsQueries && kFewQueries) {
+    if constexpr (kKeepsQueries) {
 #pragma unroll
-      for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-        for (int k = 0; k < T::kKeySteps; ++k) kept_[m][k] = load_left(m, k);
-      }
+      for (int k = 0; k < T::kKeySteps; ++k) kept_[k] = load_left(k);
     }
+  }
+
+  /// Whether the warp has any rows.
+  [[nodiscard]] __device__ __forceinline__ bool has_rows() const {
+    return 16 * place.row_warp < item_.num_rows;
   }
 
   /// Adds the 16 tokens of the stage from `first` on, which are those from `index` on of the span.
   __device__ __forceinline__ void add(const Stage<T>& stage, int first, int index) {
-    float scores[T::kRowTiles][2][4];
+    Scores scores;
     multiply_keys(stage, first, scores);
     transform(stage, first, index, scores);
     raise_maxima(scores);
@@ -98,128 +98,93 @@ class Results {
   /// After the last token: the weights of a row are with four lanes.
   __device__ __forceinline__ void complete() {
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float& sum = weight[m][half];
-        sum += __shfl_xor_sync(kAllLanes, sum, 1);
-        sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      }
+    for (int half = 0; half < 2; ++half) {
+      weight[half] += __shfl_xor_sync(kAllLanes, weight[half], 1);
+      weight[half] += __shfl_xor_sync(kAllLanes, weight[half], 2);
     }
   }
 
   Place<T> place;
-  float maximum[T::kRowTiles][2];  ///< of the scores of rows g and g + 8, of a little ago
-  float weight[T::kRowTiles][2];   ///< sum of the weights, relative to it
-  /// Sums of values, relative to it and in units of `unit`. [d][i][2 h + c] is row g + 8 h and dim
+  float maximum[2] = {kNothing, kNothing};  ///< of the scores of either row, of a little ago
+  float weight[2] = {0, 0};                 ///< sum of the weights, relative to it
+  /// Sums of values, relative to it and in units of `unit`: [d][i][2 h + c] is row g + 8 h and dim
   /// 32 d + 4 (2 t + c) + i of the warp's.
-  float sums[T::kRowTiles][T::kDimGroups][4][4];
+  float sums[T::kDimGroups][4][4];
   float unit = 1;  ///< largest factor of a value so far, where values have factors
 
  private:
-  /// Registers hold the queries of up to 256 dims, and not beside the sums of 32 rows of 256.
-  static constexpr bool kFewQueries = T::kKeyDims <= 256;
-
-  /// The i-th score of a lane: of its rows and tokens.
-  static constexpr int kScores = T::kRowTiles * 8;
-  struct At {
-    int m, n, half, c;
-    explicit __device__ __forceinline__ At(int i)
-        : m(i / 8), n(i / 4 % 2), half(i / 2 % 2), c(i % 2) {}
-    [[nodiscard]] __device__ __forceinline__ int i() const { return 2 * half + c; }
-  };
-  [[nodiscard]] __device__ __forceinline__ int token(const At& at) const {
-    return 8 * at.n + 2 * place.in_group + at.c;
+  /// A lane's eight scores: [n][2 h + c] is row g + 8 h and token 8 n + 2 t + c of 16.
+  using Scores = float[2][4];
+  [[nodiscard]] __device__ __forceinline__ int token(int i) const {
+    return i / 4 * 8 + 2 * place.in_group + i % 2;
   }
-  [[nodiscard]] __device__ __forceinline__ const Row& row_of(const At& at) const {
-    return rows_[place.row(at.m) + 8 * at.half];
+  [[nodiscard]] __device__ __forceinline__ const Row& row_of(int i) const {
+    return rows_[i / 2 % 2 * 8];
   }
 
-  [[nodiscard]] __device__ __forceinline__ typename Math::Left load_left(int m, int k) const {
-    using Quad = typename Math::Quad;
-    const std::byte* const at = queries_ + place.row(m) * T::kQueryStride +
-                                (16 * k + 4 * place.in_group) * Math::kElementBytes;
-    return Math::left(*reinterpret_cast<const Quad*>(at),
-                      *reinterpret_cast<const Quad*>(at + 8 * T::kQueryStride));
-  }
+  /// Registers hold queries of up to 128 dims beside the sums.
+  static constexpr bool kKeepsQueries = Math::kKeepsQueries && T::kKeyDims <= 128;
 
-  [[nodiscard]] __device__ __forceinline__ bool has_rows(int m) const {
-    return place.row(m) - place.group < item_.num_rows;
+  [[nodiscard]] __device__ __forceinline__ typename Math::Left load_left(int k) const {
+    return Math::left(queries_ + k * T::kQueryStep, place.lane);
+  }
+  [[nodiscard]] __device__ __forceinline__ typename Math::Left left_of(int k) const {
+    if constexpr (kKeepsQueries) {
+      return kept_[k];
+    } else {
+      return load_left(k);
+    }
   }
 
   __device__ __forceinline__ void multiply_keys(const Stage<T>& stage, int first,
-                                                float (&scores)[T::kRowTiles][2][4]) {
+                                                Scores& scores) const {
     const int size = T::Stored::element_bytes(p_);
     const int dims = p_.head_dim + p_.rope_dim;
     const std::byte* const key =
         stage.keys + (first + place.group) * T::kKeyStride + 4 * place.in_group * size;
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) scores[m][i / 4][i % 4] = 0;
-    }
+    for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] = 0;
 #pragma unroll
     for (int k = 0; k < T::kKeySteps; ++k) {
       if (16 * k % kDimsAtATime == 0 && 16 * k >= dims) break;
       const std::byte* const at = key + 16 * k * size;
-      const auto low = Math::right(T::Stored::load(p_.cache_dtype, at));
-      const auto high = Math::right(T::Stored::load(p_.cache_dtype, at + 8 * T::kKeyStride));
-#pragma unroll
-      for (int m = 0; m < T::kRowTiles; ++m) {
-        if (m > 0 && !has_rows(m)) break;
-        const auto query = left_of(m, k);
-        Math::multiply(scores[m][0], query, low);
-        Math::multiply(scores[m][1], query, high);
-      }
-    }
-  }
-
-  [[nodiscard]] __device__ __forceinline__ typename Math::Left left_of(int m, int k) const {
-    if constexpr (Math::kKeepsQueries && kFewQueries) {
-      return kept_[m][k];
-    } else {
-      return load_left(m, k);
+      const auto query = left_of(k);
+      Math::multiply(scores[0], query, Math::right(T::Stored::load(p_.cache_dtype, at)));
+      Math::multiply(scores[1], query,
+                     Math::right(T::Stored::load(p_.cache_dtype, at + 8 * T::kKeyStride)));
     }
   }
 
   /// From products to scores in units of log2, -inf where a query does not see a token.
   __device__ __forceinline__ void transform(const Stage<T>& stage, int first, int index,
-                                            float (&scores)[T::kRowTiles][2][4]) const {
+                                            Scores& scores) const {
+    const float factor[2] = {rows_[0].score_factor, rows_[8].score_factor};
 #pragma unroll
-    for (int i = 0; i < kScores; ++i) {
-      const At at(i);
-      float& score = scores[at.m][at.n][at.i()];
-      score *= factor_[at.m][at.half];
-      if (p_.k_factors.data != nullptr) score *= stage.k_factors[first + token(at)];
+    for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] *= factor[i / 2 % 2];
+    if (p_.k_factors.data != nullptr) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] *= stage.k_factors[first + token(i)];
     }
     if (p_.cap != 0) {
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) {
-        const At at(i);
-        float& score = scores[at.m][at.n][at.i()];
-        score = capped(score, p_.cap);
-      }
+      for (int i = 0; i < 8; ++i) scores[i / 4][i % 4] = capped(scores[i / 4][i % 4], p_.cap);
     }
     if (p_.alibi_slopes != nullptr) {
 #pragma unroll
-      for (int i = 0; i < kScores; ++i) {
-        const At at(i);
-        const Row& row = row_of(at);
-        scores[at.m][at.n][at.i()] +=
-            row.slope * static_cast<float>(stage.positions[first + token(at)] - row.position);
+      for (int i = 0; i < 8; ++i) {
+        const int distance = stage.positions[first + token(i)] - row_of(i).position;
+        scores[i / 4][i % 4] += row_of(i).slope * static_cast<float>(distance);
       }
     }
     if (sees_all(stage, first, index)) return;
     unsigned seen = 0;
 #pragma unroll 1
-    for (int i = 0; i < kScores; ++i) {
-      const At at(i);
-      if (sees(p_, item_, row_of(at), stage.positions[first + token(at)])) seen |= 1U << i;
+    for (int i = 0; i < 8; ++i) {
+      if (sees(p_, item_, row_of(i), stage.positions[first + token(i)])) seen |= 1U << i;
     }
 #pragma unroll
-    for (int i = 0; i < kScores; ++i) {
-      const At at(i);
-      if ((seen >> i & 1U) == 0) scores[at.m][at.n][at.i()] = kNothing;
+    for (int i = 0; i < 8; ++i) {
+      if ((seen >> i & 1U) == 0) scores[i / 4][i % 4] = kNothing;
     }
   }
 
@@ -229,99 +194,74 @@ class Results {
     if (!__all_sync(kAllLanes, stage.positions[first + place.lane % kStepTokens] >= 0)) {
       return false;
     }
-    const Span& span = item_.span;
-    const int context = item_.sequence.context;
-    const int from = span.position(index), to = span.position(index + kStepTokens - 1);
-    const int lowest = context + item_.first_row / p_.group;
-    const int highest = context + (item_.first_row + item_.num_rows - 1) / p_.group;
-    return (!p_.causal || to <= lowest) &&
-           (p_.window == 0 || from > highest - p_.window || to < p_.sink_tokens) &&
-           (p_.tree_mask == nullptr || to < context);
+    const int from = item_.span.position(index);
+    const int to = item_.span.position(index + kStepTokens - 1);
+    return (!p_.causal || to <= item_.lowest) &&
+           (p_.window == 0 || from > item_.highest - p_.window || to < p_.sink_tokens) &&
+           (p_.tree_mask == nullptr || to < item_.sequence.context);
   }
 
-  __device__ __forceinline__ void raise_maxima(const float (&scores)[T::kRowTiles][2][4]) {
-    float highest[T::kRowTiles][2];
-    bool grown = false;
+  __device__ __forceinline__ void raise_maxima(const Scores& scores) {
+    float raised[2];
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float(&s)[2][4] = scores[m];
-        float most =
-            max(max(s[0][2 * half], s[0][2 * half + 1]), max(s[1][2 * half], s[1][2 * half + 1]));
-        most = max(most, __shfl_xor_sync(kAllLanes, most, 1));
-        most = max(most, __shfl_xor_sync(kAllLanes, most, 2));
-        highest[m][half] = most > maximum[m][half] + kMargin ? most : maximum[m][half];
-        grown = grown || highest[m][half] != maximum[m][half];
-      }
+    for (int half = 0; half < 2; ++half) {
+      const int i = 2 * half;
+      float most = max(max(scores[0][i], scores[0][i + 1]), max(scores[1][i], scores[1][i + 1]));
+      most = max(most, __shfl_xor_sync(kAllLanes, most, 1));
+      most = max(most, __shfl_xor_sync(kAllLanes, most, 2));
+      raised[half] = most > maximum[half] + kMargin ? most : maximum[half];
     }
-    if (!__any_sync(kAllLanes, grown)) return;
+    const bool any = raised[0] != maximum[0] || raised[1] != maximum[1];
+    if (!__any_sync(kAllLanes, any)) return;
+    const float scale[2] = {weight_of(maximum[0], raised[0]), weight_of(maximum[1], raised[1])};
+    rescale(scale);
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
-      const float scale[2] = {weight_of(maximum[m][0], highest[m][0]),
-                              weight_of(maximum[m][1], highest[m][1])};
-      rescale(m, scale);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        weight[m][half] *= scale[half];
-        maximum[m][half] = highest[m][half];
-      }
+    for (int half = 0; half < 2; ++half) {
+      weight[half] *= scale[half];
+      maximum[half] = raised[half];
     }
   }
 
-  __device__ __forceinline__ void rescale(int m, const float (&scale)[2]) {
+  __device__ __forceinline__ void rescale(const float (&scale)[2]) {
 #pragma unroll
     for (int d = 0; d < T::kDimGroups; ++d) {
 #pragma unroll
-      for (int i = 0; i < 16; ++i) sums[m][d][i / 4][i % 4] *= scale[i % 4 / 2];
+      for (int i = 0; i < 16; ++i) sums[d][i / 4][i % 4] *= scale[i % 4 / 2];
     }
   }
 
-  __device__ __forceinline__ void weigh(float (&scores)[T::kRowTiles][2][4]) {
+  __device__ __forceinline__ void weigh(Scores& scores) {
+    const float base[2] = {finite(maximum[0]), finite(maximum[1])};
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int half = i % 4 / 2;
-        float& x = scores[m][i / 4][i % 4];
-        x = weight_of(x, maximum[m][half]);
-        weight[m][half] += x;
-      }
+    for (int i = 0; i < 8; ++i) {
+      float& x = scores[i / 4][i % 4];
+      x = exp2_approx(x - base[i / 2 % 2]);
+      weight[i / 2 % 2] += x;
     }
   }
 
   /// sums += weights * values. Factors of values go into the weights, in units of the largest so
   /// far: a weight times a small factor might be too small for 16 bits.
-  __device__ __forceinline__ void add_values(const Stage<T>& stage, int first,
-                                             float (&weights)[T::kRowTiles][2][4]) {
+  __device__ __forceinline__ void add_values(const Stage<T>& stage, int first, Scores& weights) {
     if (p_.v_factors.data != nullptr) apply_factors(stage.v_factors + first, weights);
-    typename Math::Left left[T::kRowTiles];
-#pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) left[m] = Math::left(weights[m]);
+    const auto left = Math::left(weights);
     const int size = T::Stored::element_bytes(p_);
     const std::byte* const value = stage.values + (first + 2 * place.in_group) * T::kValueStride +
                                    (place.first_dim + 4 * place.group) * size;
 #pragma unroll
     for (int d = 0; d < T::kDimGroups; ++d) {
       if (32 * d % kDimsAtATime == 0 && place.first_dim + 32 * d >= p_.v_head_dim) break;
-      const std::byte* const at = value + 32 * d * size;
-      const typename Math::Quad tokens[4] = {
-          T::Stored::load(p_.cache_dtype, at),
-          T::Stored::load(p_.cache_dtype, at + T::kValueStride),
-          T::Stored::load(p_.cache_dtype, at + 8 * T::kValueStride),
-          T::Stored::load(p_.cache_dtype, at + 9 * T::kValueStride)};
+      const auto load = [&](int token) {
+        return T::Stored::load(p_.cache_dtype, value + token * T::kValueStride + 32 * d * size);
+      };
+      const typename Math::Quad tokens[4] = {load(0), load(1), load(8), load(9)};
       typename Math::Right right[4];
       Math::transpose(right, tokens);
-#pragma unroll
-      for (int m = 0; m < T::kRowTiles; ++m) {
-        if (m > 0 && !has_rows(m)) break;
-        Math::accumulate(sums[m][d], left[m], right);
-      }
+      Math::accumulate(sums[d], left, right);
     }
   }
 
-  __device__ __forceinline__ void apply_factors(const float* factors,
-                                                float (&weights)[T::kRowTiles][2][4]) {
+  __device__ __forceinline__ void apply_factors(const float* factors, Scores& weights) {
     float mine[4];
     float largest = 0;
 #pragma unroll
@@ -331,37 +271,25 @@ class Results {
     }
     largest = max(largest, __shfl_xor_sync(kAllLanes, largest, 1));
     largest = max(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-    if (!has_unit_ || largest > unit) {
-      // Before the first factor that is not 0, sums are 0 whatever their unit.
-      const float both = has_unit_ ? unit / largest : 1;
+    // Before the first factor that is not 0, sums are 0 whatever their unit.
+    if (largest > (has_unit_ ? unit : 0)) {
+      const float both = has_unit_ ? __fdividef(unit, largest) : 1;
       const float scale[2] = {both, both};
-      if (has_unit_) {
-#pragma unroll
-        for (int m = 0; m < T::kRowTiles; ++m) rescale(m, scale);
-      }
-      if (largest > 0) {
-        unit = largest;
-        has_unit_ = true;
-      }
+      rescale(scale);
+      unit = largest;
+      has_unit_ = true;
     }
-    const float per_unit = 1 / unit;
+    const float per_unit = __fdividef(1, unit);
 #pragma unroll
-    for (int m = 0; m < T::kRowTiles; ++m) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        weights[m][i / 4][i % 4] *= mine[i / 4 * 2 + i % 2] * per_unit;
-      }
-    }
+    for (int i = 0; i < 8; ++i) weights[i / 4][i % 4] *= mine[i / 4 * 2 + i % 2] * per_unit;
   }
 
   const Params& p_;
   const Item& item_;
-  const std::byte* queries_;
-  const Row* rows_;
-  float factor_[T::kRowTiles][2];
+  const std::byte* queries_;  ///< of the warp's rows
+  const Row* rows_;           ///< the lane's first
   bool has_unit_ = false;
-  typename Math::Left kept_[Math::kKeepsQueries && kFewQueries ? T::kRowTiles : 1]
-                           [Math::kKeepsQueries && kFewQueries ? T::kKeySteps : 1];
+  typename Math::Left kept_[kKeepsQueries ? T::kKeySteps : 1];
 };
 
 }  // namespace pagedkv::cuda::attention

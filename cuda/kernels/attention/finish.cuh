@@ -15,6 +15,49 @@ struct Total {
   float weight;
 };
 
+/// Four elements of a result. Not inline: a kernel has many of these, at its end.
+__device__ __noinline__ inline void store(std::byte* row, int dim, DType dtype, bool aligned,
+                                          float4 x) {
+  if (dtype == DType::float32) {
+    auto* const at = reinterpret_cast<float*>(row) + dim;
+    if (aligned) {
+      *reinterpret_cast<float4*>(at) = x;
+    } else {
+      at[0] = x.x, at[1] = x.y, at[2] = x.z, at[3] = x.w;
+    }
+    return;
+  }
+  const uint2 pairs =
+      dtype == DType::float16
+          ? make_uint2(pack<__half>(x.x, x.y), pack<__half>(x.z, x.w))
+          : make_uint2(pack<__nv_bfloat16>(x.x, x.y), pack<__nv_bfloat16>(x.z, x.w));
+  auto* const at = reinterpret_cast<unsigned short*>(row) + dim;
+  if (aligned) {
+    *reinterpret_cast<uint2*>(at) = pairs;
+  } else {
+    at[0] = static_cast<unsigned short>(pairs.x),
+    at[1] = static_cast<unsigned short>(pairs.x >> 16);
+    at[2] = static_cast<unsigned short>(pairs.y),
+    at[3] = static_cast<unsigned short>(pairs.y >> 16);
+  }
+}
+
+/// Where the sums of values of one row go, and what they are multiplied by.
+struct Target {
+  float factor;
+  float* part;        ///< of a unit of several parts
+  std::byte* result;  ///< of the only one
+
+  __device__ __forceinline__ void write(const Params& p, int dim, float4 x) const {
+    x = make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
+    if (part != nullptr) {
+      *reinterpret_cast<float4*>(part + dim) = x;
+    } else {
+      store(result, dim, p.q_dtype, p.aligned_rows, x);
+    }
+  }
+};
+
 /// Writes what comes of an item: results, or the sums of a part of a unit.
 template <class T>
 class Writer {
@@ -22,13 +65,17 @@ class Writer {
   __device__ __forceinline__ Writer(const Params& p, const Item& item, const Row* rows)
       : p_(p), item_(item), rows_(rows) {}
 
-  /// Four sums of values of row `r`, from `dim` on. What is first in a row writes its total too.
-  __device__ __forceinline__ void write(int r, int dim, const Total& total, float4 sums) const {
-    if (item_.num_parts == 1) return write_result(r, dim, total, sums);
+  /// Begins row `r`, whose sums are in units of `unit`.
+  /// @param first  whether the caller is the one of those with the row that writes its total.
+  [[nodiscard]] __device__ __forceinline__ Target begin_row(int r, const Total& total, float unit,
+                                                            bool first) const {
+    if (item_.num_parts == 1) return begin_result(r, total, unit, first);
     float* const slot = slot_of(item_.part);
-    *reinterpret_cast<float4*>(slot + r * p_.v_head_dim + dim) = sums;
-    if (dim != 0) return;
-    *reinterpret_cast<float2*>(totals_of(slot) + 2 * r) = make_float2(total.maximum, total.weight);
+    if (first) {
+      *reinterpret_cast<float2*>(totals_of(slot) + 2 * r) =
+          make_float2(total.maximum, total.weight);
+    }
+    return {unit, slot + r * p_.v_head_dim, nullptr};
   }
 
   /// Merges the parts of the unit, if all of them have been written: a warp a row.
@@ -82,6 +129,7 @@ class Writer {
     for (int other = 16; other != 0; other /= 2) {
       total.weight += __shfl_xor_sync(kAllLanes, total.weight, other);
     }
+    const Target target = begin_result(r, total, 1, lane == 0);
     for (int dim = 4 * lane; dim < p_.v_head_dim; dim += 4 * kWarp) {
       float4 sums = make_float4(0, 0, 0, 0);
 #pragma unroll 4
@@ -91,53 +139,27 @@ class Writer {
         const float w = weight_of(total_of(part).maximum, total.maximum);
         sums = make_float4(sums.x + w * x.x, sums.y + w * x.y, sums.z + w * x.z, sums.w + w * x.w);
       }
-      write_result(r, dim, total, sums);
+      target.write(p_, dim, sums);
     }
   }
 
-  __device__ __forceinline__ void write_result(int r, int dim, const Total& total,
-                                               float4 sums) const {
+  [[nodiscard]] __device__ __forceinline__ Target begin_result(int r, const Total& total,
+                                                               float unit, bool first) const {
     const Row& row = rows_[r];
     const float sink = p_.sink_logits == nullptr ? kNothing : p_.sink_logits[row.head] * kLog2E;
     const float maximum = max(total.maximum, sink);
     const float scale = weight_of(total.maximum, maximum);
     const float weight = scale * total.weight + weight_of(sink, maximum);
+    if (first && p_.lse != nullptr) {
+      constexpr float ln2 = 0.693147180559945309417F;
+      const std::int64_t heads = std::int64_t{p_.num_kv_heads} * p_.group;
+      p_.lse[row.token * heads + row.head] =
+          weight == 0 ? kNothing : (finite(maximum) + log2f(weight)) * ln2;
+    }
     // What sees nothing has no weight; a NaN is one.
-    const float factor = weight == 0 ? 0 : scale * p_.value_scale / weight;
-    store(row, dim,
-          make_float4(sums.x * factor, sums.y * factor, sums.z * factor, sums.w * factor));
-    if (dim != 0 || p_.lse == nullptr) return;
-    constexpr float ln2 = 0.693147180559945309417F;
-    const std::int64_t heads = std::int64_t{p_.num_kv_heads} * p_.group;
-    p_.lse[row.token * heads + row.head] =
-        weight == 0 ? kNothing : ((maximum == kNothing ? 0 : maximum) + log2f(weight)) * ln2;
-  }
-
-  __device__ __forceinline__ void store(const Row& row, int dim, float4 x) const {
-    std::byte* const to =
-        p_.out.data + row.token * p_.out.token_stride + row.head * p_.out.head_stride;
-    if (p_.q_dtype == DType::float32) {
-      auto* const at = reinterpret_cast<float*>(to) + dim;
-      if (p_.aligned_rows) {
-        *reinterpret_cast<float4*>(at) = x;
-      } else {
-        at[0] = x.x, at[1] = x.y, at[2] = x.z, at[3] = x.w;
-      }
-      return;
-    }
-    const bool half = p_.q_dtype == DType::float16;
-    const uint2 pairs =
-        half ? make_uint2(pack<__half>(x.x, x.y), pack<__half>(x.z, x.w))
-             : make_uint2(pack<__nv_bfloat16>(x.x, x.y), pack<__nv_bfloat16>(x.z, x.w));
-    auto* const at = reinterpret_cast<unsigned short*>(to) + dim;
-    if (p_.aligned_rows) {
-      *reinterpret_cast<uint2*>(at) = pairs;
-    } else {
-      at[0] = static_cast<unsigned short>(pairs.x),
-      at[1] = static_cast<unsigned short>(pairs.x >> 16);
-      at[2] = static_cast<unsigned short>(pairs.y),
-      at[3] = static_cast<unsigned short>(pairs.y >> 16);
-    }
+    const float factor = weight == 0 ? 0 : scale * p_.value_scale / weight * unit;
+    return {factor, nullptr,
+            p_.out.data + row.token * p_.out.token_stride + row.head * p_.out.head_stride};
   }
 
   const Params& p_;
@@ -151,25 +173,21 @@ __device__ __forceinline__ void write_results(const Params& p, const Item& item,
                                               const Results<T>& results, const Writer<T>& writer) {
   const Place<T>& place = results.place;
 #pragma unroll
-  for (int m = 0; m < T::kRowTiles; ++m) {
+  for (int half = 0; half < 2; ++half) {
+    const int r = place.row + 8 * half;
+    if (r >= item.num_rows) continue;
+    const Total total{results.maximum[half], results.weight[half]};
+    const bool first = place.first_dim == 0 && place.in_group == 0;
+    const Target target = writer.begin_row(r, total, results.unit, first);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int r = place.row(m) + 8 * half;
-      if (r >= item.num_rows) continue;
-      const Total total{results.maximum[m][half], results.weight[m][half]};
+    for (int d = 0; d < T::kDimGroups; ++d) {
 #pragma unroll
-      for (int d = 0; d < T::kDimGroups; ++d) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const int dim = place.first_dim + 32 * d + 8 * place.in_group + 4 * c;
-          if (dim >= p.v_head_dim) continue;
-          const auto& sums = results.sums[m][d];
-          const int i = 2 * half + c;
-          const float unit = results.unit;
-          writer.write(r, dim, total,
-                       make_float4(sums[0][i] * unit, sums[1][i] * unit, sums[2][i] * unit,
-                                   sums[3][i] * unit));
-        }
+      for (int c = 0; c < 2; ++c) {
+        const int dim = place.first_dim + 32 * d + 8 * place.in_group + 4 * c;
+        if (dim >= p.v_head_dim) continue;
+        const auto& sums = results.sums[d];
+        const int i = 2 * half + c;
+        target.write(p, dim, make_float4(sums[0][i], sums[1][i], sums[2][i], sums[3][i]));
       }
     }
   }
@@ -188,15 +206,15 @@ __device__ __forceinline__ void exchange_results(const Params& p, const Item& it
     const int r = place.team * 16 + place.group + 8 * half;
     if (place.in_group == 0) {
       float* const to = all_totals + 3 * r;
-      to[0] = results.maximum[0][half];
-      to[1] = results.weight[0][half];
+      to[0] = results.maximum[half];
+      to[1] = results.weight[half];
       to[2] = results.unit;
     }
 #pragma unroll
     for (int d = 0; d < T::kDimGroups; ++d) {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const auto& sums = results.sums[0][d];
+        const auto& sums = results.sums[d];
         const int i = 2 * half + c;
         *reinterpret_cast<float4*>(exchange + r * stride + 32 * d + 8 * place.in_group + 4 * c) =
             make_float4(sums[0][i], sums[1][i], sums[2][i], sums[3][i]);
@@ -204,9 +222,11 @@ __device__ __forceinline__ void exchange_results(const Params& p, const Item& it
     }
   }
   __syncthreads();
-  const int quads = p.v_head_dim / 4;
-  for (int i = static_cast<int>(threadIdx.x); i < item.num_rows * quads; i += T::kThreads) {
-    const int r = i / quads, dim = i % quads * 4;
+  // As many threads a row as make a power of two and have four dims each.
+  constexpr int threads = T::kValueDims / 4;
+  for (int i = static_cast<int>(threadIdx.x); i < item.num_rows * threads; i += T::kThreads) {
+    const int r = i / threads, dim = i % threads * 4;
+    if (dim >= p.v_head_dim) continue;
     Total total{kNothing, 0};
 #pragma unroll
     for (int team = 0; team < T::kTeams; ++team) {
@@ -222,7 +242,7 @@ __device__ __forceinline__ void exchange_results(const Params& p, const Item& it
       const float4 x = *reinterpret_cast<const float4*>(exchange + (team * 16 + r) * stride + dim);
       sums = make_float4(sums.x + w * x.x, sums.y + w * x.y, sums.z + w * x.z, sums.w + w * x.w);
     }
-    writer.write(r, dim, total, sums);
+    writer.begin_row(r, total, 1, dim == 0).write(p, dim, sums);
   }
 }
 

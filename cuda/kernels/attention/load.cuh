@@ -65,9 +65,10 @@ __device__ inline void load_queries(const Params& p, const Item& item, std::byte
     const float per_unit = 1 / unit;
     for (int dim = 4 * lane; dim < T::kKeyDims; dim += 4 * kWarp) {
       const float4 x = load(dim);
-      auto* const to = queries + r * T::kQueryStride + dim * T::Math::kElementBytes;
-      *reinterpret_cast<typename T::Math::Quad*>(to) = T::Math::quad(
-          make_float4(x.x * per_unit, x.y * per_unit, x.z * per_unit, x.w * per_unit));
+      std::byte* const to = queries + (r / 16 * T::kKeySteps + dim / 16) * T::kQueryStep;
+      T::Math::put(to, r % 8 * 4 + dim / 4 % 4, r / 8 % 2,
+                   T::Math::quad(make_float4(x.x * per_unit, x.y * per_unit, x.z * per_unit,
+                                             x.w * per_unit)));
     }
     if (lane == 0) {
       Row known;
@@ -115,6 +116,13 @@ __device__ __forceinline__ Token look_up(const Params& p, const Item& item, int 
           position - index * p.block_size};
 }
 
+/// The least power of two from `x` on, but at most `most`, which is one.
+__host__ __device__ constexpr int power_of_two_up_to(int x, int most) {
+  int power = 1;
+  while (power < x && power < most) power *= 2;
+  return power;
+}
+
 /// Copies tiles of keys and values, for one team and one item.
 template <class T>
 class Loader {
@@ -141,9 +149,7 @@ class Loader {
       return cache.data + t.block * cache.block_stride + item_.kv_head * cache.head_stride +
              t.slot * cache.token_stride;
     };
-    Source source{p_.k.data, p_.v.data, p_.k_rope.data, t.position >= 0};
-    if (source.there) source = {row(p_.k), row(p_.v), row(p_.k_rope), true};
-    sources_[thread_] = source;
+    sources_[thread_] = t.position < 0 ? Source{} : Source{row(p_.k), row(p_.v), row(p_.k_rope)};
   }
 
   /// Starts to copy the tokens that were published. What is not there becomes zeros: a weight of 0
@@ -181,16 +187,31 @@ class Loader {
   template <int room>
   __device__ __forceinline__ void copy_part(std::byte* tile, int stride, int length, int end,
                                             const std::byte* Source::*which) const {
-    constexpr int chunk = 16, chunks = room / chunk;
+    constexpr int chunk = 16;
     if (p_.copy_bytes == chunk) {
-#pragma unroll 8
-      for (int i = thread_; i < T::kTokens * chunks; i += T::kTeamThreads) {
-        const int token = i / chunks, at = i % chunks * chunk;
-        if (at >= end) continue;
-        const Source& source = sources_[token];
-        const bool there = source.there && at < length;
-        cp_async<chunk>(tile + token * stride + at, source.*which + (there ? at : 0),
-                        there ? chunk : 0);
+      // A thread has one chunk of every so many rows, so that one addition finds the next.
+      constexpr int threads = power_of_two_up_to(divide_up(room, chunk), T::kTeamThreads);
+      for (int at = thread_ % threads * chunk; at < end; at += threads * chunk) {
+        std::byte* const to = tile + at;
+        constexpr int rows = T::kTeamThreads / threads;  // at a time
+        constexpr int times = divide_up(T::kTokens, rows);
+        constexpr int together = times < 4 ? times : 4;  // the loads of where they are overlap
+#pragma unroll
+        for (int i = 0; i < times; i += together) {
+          const std::byte* from[together];
+#pragma unroll
+          for (int j = 0; j < together; ++j) {
+            from[j] = sources_[min((i + j) * rows + thread_ / threads, T::kTokens - 1)].*which;
+          }
+#pragma unroll
+          for (int j = 0; j < together; ++j) {
+            const int token = (i + j) * rows + thread_ / threads;
+            if (rows > T::kTokens && token >= T::kTokens) break;
+            const bool there = from[j] != nullptr && at < length;
+            cp_async<chunk>(to + token * stride, there ? from[j] + at : p_.k.data,
+                            there ? chunk : 0);
+          }
+        }
       }
       return;
     }
@@ -198,9 +219,8 @@ class Loader {
 #pragma unroll 1
     for (int i = thread_; i < T::kTokens * end; i += T::kTeamThreads) {
       const int token = i / end, at = i % end;
-      const Source& source = sources_[token];
-      const bool there = source.there && at < length;
-      tile[token * stride + at] = there ? (source.*which)[at] : std::byte{0};
+      const std::byte* const row = sources_[token].*which;
+      tile[token * stride + at] = row != nullptr && at < length ? row[at] : std::byte{0};
     }
   }
 

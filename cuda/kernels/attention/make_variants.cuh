@@ -20,15 +20,15 @@ template <class Math, class Stored>
 [[nodiscard]] Variants make_variants() {
   constexpr bool bytes = Stored::kMostBytes == 1;
   Variants v;
-  v.decode[0] = variant_of<Tiling<Math, Stored, 64, 64, 1, 1, 1, 4, 16, 4>>();
-  v.decode[1] = variant_of<Tiling<Math, Stored, 128, 128, 1, 1, 1, 4, 16, bytes ? 4 : 3>>();
-  v.decode[2] = variant_of<Tiling<Math, Stored, 256, 256, 1, 1, 1, bytes ? 4 : 2, 16, 3>>();
-  v.tiled[0] = variant_of<Tiling<Math, Stored, 64, 64, 2, 4, 1, 1, 32, 3>>();
-  v.tiled[1] = variant_of<Tiling<Math, Stored, 128, 128, 2, 4, 1, 1, 32, 3>>();
-  v.tiled[2] = variant_of<Tiling<Math, Stored, 256, 256, 1, 4, 1, 1, 32, 2>>();
-  v.wide = variant_of<Tiling<Math, Stored, 512, 512, 1, 4, 2, 1, 16, 2>>();
-  v.latent = variant_of<Tiling<Math, Stored, 576, 512, 1, 4, 2, 1, 16, 3>>();
-  v.wide_latent = variant_of<Tiling<Math, Stored, 1024, 512, 1, 2, 4, 1, 16, 2>>();
+  v.decode[0] = variant_of<Tiling<Math, Stored, 64, 64, 1, 1, 4, 16, 4>>();
+  v.decode[1] = variant_of<Tiling<Math, Stored, 128, 128, 1, 1, 4, 16, bytes ? 4 : 3>>();
+  v.decode[2] = variant_of<Tiling<Math, Stored, 256, 256, 1, 1, bytes ? 4 : 2, 16, 3>>();
+  v.tiled[0] = variant_of<Tiling<Math, Stored, 64, 64, 8, 1, 1, 32, 3>>();
+  v.tiled[1] = variant_of<Tiling<Math, Stored, 128, 128, 8, 1, 1, 32, 3>>();
+  v.tiled[2] = variant_of<Tiling<Math, Stored, 256, 256, 4, 1, 1, 32, 2>>();
+  v.wide = variant_of<Tiling<Math, Stored, 512, 512, 4, 2, 1, 16, 2>>();
+  v.latent = variant_of<Tiling<Math, Stored, 576, 512, 4, 2, 1, 16, 3>>();
+  v.wide_latent = variant_of<Tiling<Math, Stored, 1024, 512, 2, 4, 1, 16, 2>>();
   return v;
 }
 
@@ -37,15 +37,15 @@ template <class Stored>
 [[nodiscard]] Variants make_float32_variants() {
   using Math = Float32;
   Variants v;
-  v.decode[0] = variant_of<Tiling<Math, Stored, 64, 64, 1, 1, 1, 4, 16, 2>>();
-  v.decode[1] = variant_of<Tiling<Math, Stored, 128, 128, 1, 1, 1, 2, 16, 3>>();
-  v.decode[2] = variant_of<Tiling<Math, Stored, 256, 256, 1, 1, 1, 2, 16, 2>>();
-  v.tiled[0] = variant_of<Tiling<Math, Stored, 64, 64, 1, 4, 1, 1, 32, 2>>();
-  v.tiled[1] = variant_of<Tiling<Math, Stored, 128, 128, 1, 4, 1, 1, 32, 2>>();
-  v.tiled[2] = variant_of<Tiling<Math, Stored, 256, 256, 1, 4, 1, 1, 16, 2>>();
-  v.wide = variant_of<Tiling<Math, Stored, 512, 512, 1, 1, 4, 1, 16, 1>>();
-  v.latent = variant_of<Tiling<Math, Stored, 576, 512, 1, 1, 4, 1, 16, 2>>();
-  v.wide_latent = variant_of<Tiling<Math, Stored, 1024, 512, 1, 1, 4, 1, 16, 1>>();
+  v.decode[0] = variant_of<Tiling<Math, Stored, 64, 64, 1, 1, 4, 16, 2>>();
+  v.decode[1] = variant_of<Tiling<Math, Stored, 128, 128, 1, 1, 2, 16, 3>>();
+  v.decode[2] = variant_of<Tiling<Math, Stored, 256, 256, 1, 1, 2, 16, 2>>();
+  v.tiled[0] = variant_of<Tiling<Math, Stored, 64, 64, 4, 1, 1, 32, 2>>();
+  v.tiled[1] = variant_of<Tiling<Math, Stored, 128, 128, 4, 1, 1, 32, 2>>();
+  v.tiled[2] = variant_of<Tiling<Math, Stored, 256, 256, 4, 1, 1, 16, 2>>();
+  v.wide = variant_of<Tiling<Math, Stored, 512, 512, 1, 4, 1, 16, 1>>();
+  v.latent = variant_of<Tiling<Math, Stored, 576, 512, 1, 4, 1, 16, 2>>();
+  v.wide_latent = variant_of<Tiling<Math, Stored, 1024, 512, 1, 4, 1, 16, 1>>();
   return v;
 }
 

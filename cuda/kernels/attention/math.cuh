@@ -67,9 +67,16 @@ struct SixteenBits {
   static __device__ __forceinline__ void multiply(float (&sums)[4], const Left& a, const Right& b) {
     mma_m16n8k16<T>(sums, a.x, b.x);
   }
-  /// Of rows g and g + 8.
-  static __device__ __forceinline__ Left left(const Quad& low, const Quad& high) {
-    return {{low.x, high.x, low.y, high.y}};
+  /// Queries lie in shared memory as lanes take them: 16 rows by 16 dims are one load of each. Puts
+  /// a lane's quad of row g (half 0) or g + 8 (half 1) there.
+  static __device__ __forceinline__ void put(std::byte* rows, int lane, int half, const Quad& x) {
+    auto* const to = reinterpret_cast<std::uint32_t*>(rows + 16 * lane) + half;
+    to[0] = x.x;
+    to[2] = x.y;
+  }
+  static __device__ __forceinline__ Left left(const std::byte* rows, int lane) {
+    const uint4 x = *reinterpret_cast<const uint4*>(rows + 16 * lane);
+    return {{x.x, x.y, x.z, x.w}};
   }
   static __device__ __forceinline__ Right right(const Quad& column) {
     return {{column.x, column.y}};
@@ -125,6 +132,13 @@ struct Float32 {
       mma_m16n8k8_tf32(sums, a.big[step], b.small[step]);
       mma_m16n8k8_tf32(sums, a.big[step], b.big[step]);
     }
+  }
+  static __device__ __forceinline__ void put(std::byte* rows, int lane, int half, const Quad& x) {
+    *reinterpret_cast<Quad*>(rows + 512 * half + 16 * lane) = x;
+  }
+  static __device__ __forceinline__ Left left(const std::byte* rows, int lane) {
+    return left(*reinterpret_cast<const Quad*>(rows + 16 * lane),
+                *reinterpret_cast<const Quad*>(rows + 512 + 16 * lane));
   }
   static __device__ __forceinline__ Left left(const Quad& low, const Quad& high) {
     Left a;

@@ -22,7 +22,7 @@ namespace pagedkv::cuda::attention {
 inline constexpr unsigned kAllLanes = 0xffffffffU;
 
 template <class N>
-__device__ __forceinline__ N divide_up(N a, N b) {
+__host__ __device__ constexpr N divide_up(N a, N b) {
   return (a + b - 1) / b;
 }
 
@@ -36,6 +36,9 @@ struct Sequence {
   /// A row is a query of one head: row r is query r / group, head r % group of the group.
   [[nodiscard]] __device__ __forceinline__ int rows(const Params& p) const {
     return num_queries * p.group;
+  }
+  [[nodiscard]] __device__ __forceinline__ int position(const Params& p, int row) const {
+    return context + row / p.group;
   }
 };
 
@@ -80,9 +83,8 @@ struct Span {
   }
 };
 
-__device__ inline Span span_of(const Params& p, const Sequence& s, int first_row, int num_rows) {
-  const int lowest = s.context + first_row / p.group;
-  const int highest = s.context + (first_row + num_rows - 1) / p.group;
+/// @param lowest, highest  positions of the first and the last of the rows.
+__device__ inline Span span_of(const Params& p, const Sequence& s, int lowest, int highest) {
   Span span;
   span.end = p.causal ? min(max(highest + 1, 0), s.length) : s.length;
   span.begin = p.window == 0 ? 0 : min(max(lowest - p.window + 1, 0), span.end);
@@ -98,6 +100,8 @@ struct Item {
   int kv_head;
   int first_row;
   int num_rows;
+  int lowest;   ///< position of the first row, in the sequence
+  int highest;  ///< of the last
   Span span;
   int first;  ///< tokens [first, last) of the span
   int last;
@@ -151,7 +155,9 @@ __device__ inline Mark cost_of_sequence(const Params& p, int seq) {
   if (rows < p.fewest_rows || rows > p.most_rows) return {0, 0};
   std::int64_t cost = 0;
   for (int row = 0; row < rows; row += T::kRows) {
-    cost += Cost<T>(p, s, span_of(p, s, row, min(rows - row, T::kRows))).length;
+    const int last = min(row + T::kRows, rows) - 1;
+    const Span span = span_of(p, s, s.position(p, row), s.position(p, last));
+    cost += Cost<T>(p, s, span).length;
   }
   cost *= p.num_kv_heads;
   return {cost, is_cut(p, s) ? cost : 0};
@@ -239,7 +245,9 @@ __device__ inline void visit_sequence(const Params& p, const Share& share, int s
     for (int row = 0; row < rows && place < share.last; row += T::kRows) {
       item.first_row = row;
       item.num_rows = min(rows - row, T::kRows);
-      item.span = span_of(p, item.sequence, row, item.num_rows);
+      item.lowest = item.sequence.position(p, row);
+      item.highest = item.sequence.position(p, row + item.num_rows - 1);
+      item.span = span_of(p, item.sequence, item.lowest, item.highest);
       const Cost<T> cost(p, item.sequence, item.span);
       const Mark start(place, cut ? begin.slots + place - begin.place : 0);
       if (place + cost.length > share.first) visit_unit(p, share, item, start, cost, work);

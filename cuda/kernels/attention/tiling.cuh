@@ -18,19 +18,18 @@ inline constexpr int kDimsAtATime = 64;
 
 /// The numbers of one variant of the kernel.
 ///
-/// A thread block works on a tile of query rows, all of one head of keys and values. Its warps
-/// stand in `kTeams` teams that take turns at the tiles of tokens. A team is one warp that waits
-/// for no other (decode), or is the whole block: `kRowWarps` with different rows, times `kDimWarps`
-/// with the same rows and different dims of the values.
-template <class MathT, class CacheT, int keys, int values, int row_tiles, int row_warps,
-          int dim_warps, int teams, int tokens, int stages>
+/// A thread block works on a tile of query rows, 16 a warp, all of one head of keys and values. Its
+/// warps stand in `kTeams` teams that take turns at the tiles of tokens. A team is one warp that
+/// waits for no other (decode), or is the whole block: `kRowWarps` with different rows, times
+/// `kDimWarps` with the same rows and different dims of the values.
+template <class MathT, class CacheT, int keys, int values, int row_warps, int dim_warps, int teams,
+          int tokens, int stages>
 struct Tiling {
   using Math = MathT;
   using Stored = CacheT;
   static constexpr int kKeyDims = keys;  ///< room for; MLA's two parts together
   static constexpr int kValueDims = values;
   static constexpr bool kValuesAreKeys = keys > values;  ///< MLA: the first part of them
-  static constexpr int kRowTiles = row_tiles;            ///< of 16 rows, a warp
   static constexpr int kRowWarps = row_warps;
   static constexpr int kDimWarps = dim_warps;
   static constexpr int kTeams = teams;
@@ -40,20 +39,21 @@ struct Tiling {
   static constexpr int kTeamWarps = kRowWarps * kDimWarps;
   static constexpr int kTeamThreads = kTeamWarps * kWarp;
   static constexpr int kThreads = kTeams * kTeamThreads;
-  static constexpr int kRows = 16 * kRowTiles * kRowWarps;
+  static constexpr int kRows = 16 * kRowWarps;
   static constexpr int kWarpDims = kValueDims / kDimWarps;
   static constexpr int kKeySteps = kKeyDims / 16;
   static constexpr int kDimGroups = kWarpDims / 32;
   /// Tokens of one round of all teams: the unit in which work is counted.
   static constexpr int kRoundTokens = kTeams * kTokens;
 
-  static_assert(kTeams == 1 || (kTeamWarps == 1 && kRowTiles == 1), "a team is a warp, or all");
+  static_assert(kTeams == 1 || kTeamWarps == 1, "a team is a warp, or all");
   static_assert(kTokens % kStepTokens == 0 && kTokens <= kWarp, "a lane looks one token up");
   static_assert(kWarpDims % 32 == 0 && kKeyDims % kDimsAtATime == 0);
 
+  /// 16 rows by 16 dims of queries.
+  static constexpr int kQueryStep = 16 * 16 * Math::kElementBytes;
   // Rows are padded so that the loads of a warp fall into different banks: it reads quads of eight
-  // neighbouring rows of queries and keys, of every other row of values.
-  static constexpr int kQueryStride = kKeyDims * Math::kElementBytes + 16 * Math::kElementBytes;
+  // neighbouring rows of keys, of every other row of values.
   static constexpr int kKeyStride = kKeyDims * Stored::kMostBytes + 16 * Stored::kMostBytes;
   static constexpr int kValueStride =
       kValuesAreKeys ? kKeyStride : kValueDims * Stored::kMostBytes + 16;
@@ -66,10 +66,9 @@ struct Tiling {
 
 /// Where the rows of a token begin in the caches.
 struct Source {
-  const std::byte* k;
+  const std::byte* k;  ///< null: there is no such token
   const std::byte* v;
   const std::byte* k_rope;
-  bool there;
 };
 
 /// What is known of a query row of the tile.
@@ -85,11 +84,12 @@ struct Row {
 template <class T>
 struct SharedLayout {
   static constexpr int kQueries = 0;
-  static constexpr int kRowsAt = kQueries + T::kRows * T::kQueryStride;
+  static constexpr int kRowsAt = kQueries + T::kRowWarps * T::kKeySteps * T::kQueryStep;
   static constexpr int kSources = kRowsAt + T::kRows * static_cast<int>(sizeof(Row) + 4) / 8 * 8;
   static constexpr int kSums = kSources + T::kTeams * T::kTokens * static_cast<int>(sizeof(Source));
   static constexpr int kScratch = kSums + T::kThreads * 8;
-  static constexpr int kStages = (kScratch + 64 + 127) / 128 * 128;
+  static constexpr int kItem = kScratch + 64;
+  static constexpr int kStages = (kItem + 96 + 127) / 128 * 128;
   static constexpr int kStageBytes = T::kTeams * T::kStages * T::kStage;
   /// Teams exchange what they have where the tiles were: sums of values, then three floats a row.
   static constexpr int kExchange = T::kTeams > 1 ? T::kTeams * 16 * (T::kValueDims + 4 + 3) * 4 : 0;

@@ -1,4 +1,4 @@
-"""Operations on paged keys and values: pure functions over arrays.
+"""Operations on paged keys and values: pure functions over arrays, on the device where these lie.
 
 NumPy arrays, torch tensors and anything with DLPack go in as they lie in memory: nothing is copied
 but block tables, lengths, and the few numbers per head. The elements of the last dimension must be
@@ -12,9 +12,13 @@ nibble, in ``uint8`` or ``int8`` arrays with ``dtype="int4"``.
 
 All raise ``ShapeError`` for shapes, dtypes, strides and values that do not go together, and for an
 ``out`` that is read-only or overlaps an input; ``InvalidSlotError`` for a block id or slot outside
-a cache; ``UnsupportedError`` for arrays that the CPU cannot read or that record gradients. After an
-error nothing has been written. The GIL is released while they work, on as many threads as
+a cache; ``UnsupportedError`` for arrays of a device that was not built or that record gradients.
+After an error nothing has been written. The GIL is released while they work, on as many threads as
 ``pagedkv.get_num_threads`` says.
+
+On a CUDA device they run on the stream that the arrays' library is at and return before it is done;
+ids, slots and lengths that lie there are never followed out of range, and reported where
+PAGEDKV_DEVICE_CHECKS is 1. ``docs/backends.md`` says what each device takes.
 """
 
 from pagedkv.ops.arrays import SupportsDLPack

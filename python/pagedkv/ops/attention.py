@@ -124,7 +124,8 @@ def paged_attention(
         v_scale: likewise.
         layout: of the caches.
         dtype: what raw integers in the caches are.
-        batch_invariant: for other devices; here it always holds.
+        batch_invariant: a sequence's bits depend on nothing else in the batch; on the CPU that
+            always holds.
         exact: compute with floats also where the elements could be multiplied as they are: int8,
             int4, and bfloat16 on some processors.
         out: ``[num_tokens, num_q_heads, v_head_dim]`` of the dtype of q.
