@@ -94,6 +94,7 @@ __global__ void __launch_bounds__(T::kThreads, blocks_at_a_time<T>())
     load_queries<T>(p, item, queries, rows);
     __syncthreads();
     Results<T> results(p, item, queries, rows);
+    if constexpr (T::kKeepsQueries) __syncthreads();  // their memory is the tiles'
     run_pipeline<T>(p, item, sources, stages, results);
     results.complete();
     const Writer<T> writer(p, item, rows);

@@ -74,7 +74,7 @@ class Results {
 #pragma unroll
       for (int i = 0; i < 16; ++i) sums[d][i / 4][i % 4] = 0;
     }
-    if constexpr (kKeepsQueries) {
+    if constexpr (T::kKeepsQueries) {
 #pragma unroll
       for (int k = 0; k < T::kKeySteps; ++k) kept_[k] = load_left(k);
     }
@@ -122,14 +122,11 @@ class Results {
     return rows_[i / 2 % 2 * 8];
   }
 
-  /// Registers hold queries of up to 128 dims beside the sums.
-  static constexpr bool kKeepsQueries = Math::kKeepsQueries && T::kKeyDims <= 128;
-
   [[nodiscard]] __device__ __forceinline__ typename Math::Left load_left(int k) const {
     return Math::left(queries_ + k * T::kQueryStep, place.lane);
   }
   [[nodiscard]] __device__ __forceinline__ typename Math::Left left_of(int k) const {
-    if constexpr (kKeepsQueries) {
+    if constexpr (T::kKeepsQueries) {
       return kept_[k];
     } else {
       return load_left(k);
@@ -289,7 +286,7 @@ class Results {
   const std::byte* queries_;  ///< of the warp's rows
   const Row* rows_;           ///< the lane's first
   bool has_unit_ = false;
-  typename Math::Left kept_[kKeepsQueries ? T::kKeySteps : 1];
+  typename Math::Left kept_[T::kKeepsQueries ? T::kKeySteps : 1];
 };
 
 }  // namespace pagedkv::cuda::attention

@@ -50,6 +50,8 @@ struct Tiling {
   static_assert(kTokens % kStepTokens == 0 && kTokens <= kWarp, "a lane looks one token up");
   static_assert(kWarpDims % 32 == 0 && kKeyDims % kDimsAtATime == 0);
 
+  /// Registers hold queries of up to 128 dims beside the sums; others stay in shared memory.
+  static constexpr bool kKeepsQueries = Math::kKeepsQueries && kKeyDims <= 128;
   /// 16 rows by 16 dims of queries.
   static constexpr int kQueryStep = 16 * 16 * Math::kElementBytes;
   // Rows are padded so that the loads of a warp fall into different banks: it reads quads of eight
@@ -83,17 +85,22 @@ struct Row {
 /// What the kernel has in shared memory beside `Tiling::kStage`s, by offset.
 template <class T>
 struct SharedLayout {
-  static constexpr int kQueries = 0;
-  static constexpr int kRowsAt = kQueries + T::kRowWarps * T::kKeySteps * T::kQueryStep;
+  static constexpr int kRowsAt = 0;
   static constexpr int kSources = kRowsAt + T::kRows * static_cast<int>(sizeof(Row) + 4) / 8 * 8;
   static constexpr int kSums = kSources + T::kTeams * T::kTokens * static_cast<int>(sizeof(Source));
   static constexpr int kScratch = kSums + T::kThreads * 8;
   static constexpr int kItem = kScratch + 64;
-  static constexpr int kStages = (kItem + 96 + 127) / 128 * 128;
+  static constexpr int kQueryBytes = T::kRowWarps * T::kKeySteps * T::kQueryStep;
+  static constexpr int kUnkept = (kItem + 96 + 127) / 128 * 128;
+  /// Queries that are kept in registers lie where the tiles will, before those come.
+  static constexpr int kStages = kUnkept + (T::kKeepsQueries ? 0 : kQueryBytes);
+  static constexpr int kQueries = kUnkept;
   static constexpr int kStageBytes = T::kTeams * T::kStages * T::kStage;
   /// Teams exchange what they have where the tiles were: sums of values, then three floats a row.
   static constexpr int kExchange = T::kTeams > 1 ? T::kTeams * 16 * (T::kValueDims + 4 + 3) * 4 : 0;
-  static constexpr int kBytes = kStages + (kStageBytes > kExchange ? kStageBytes : kExchange);
+  static constexpr int kMost = kStageBytes > kExchange ? kStageBytes : kExchange;
+  static constexpr int kBytes =
+      kStages + (T::kKeepsQueries && kQueryBytes > kMost ? kQueryBytes : kMost);
 };
 
 }  // namespace pagedkv::cuda::attention
