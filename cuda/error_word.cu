@@ -12,7 +12,7 @@
 namespace pagedkv::cuda {
 namespace {
 
-/// The words of all streams of the process. Never given back: a kernel may still hold one.
+/// The words of all streams of the process.
 class Words {
  public:
   ErrorWord* of(const Stream& stream, const char* where) {
@@ -66,8 +66,8 @@ class Words {
 }
 
 Words& words() {
-  static Words all;
-  return all;
+  static auto* const all = new Words;  // never given back: a kernel may still hold one
+  return *all;
 }
 
 }  // namespace

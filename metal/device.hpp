@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "metal/queue.hpp"
 #include "pagedkv/core/errors.hpp"
@@ -30,12 +31,19 @@ class MetalError : public Error {
 /// @throws MetalError where Metal does not.
 [[nodiscard]] std::shared_ptr<void> adopt_memory(void* memory, std::size_t bytes);
 
-/// Whether the device's simdgroups multiply matrices, as attention asks: family Apple 7 (M1) and
-/// later. Virtual machines may show an older one.
-[[nodiscard]] bool multiplies_matrices();
+/// Why kernels do not run on this machine; empty where they do. They ask for a device of family
+/// Apple 7 (M1) or later, whose simdgroups reduce and multiply matrices: virtual machines show an
+/// older one.
+[[nodiscard]] std::string missing();
+
+/// Has the device's driver compile the kernels' text, as it does where the program holds no library
+/// of them; any device can.
+/// @returns whether there is one.
+/// @throws MetalError with the compiler's words.
+bool compile_kernels();
 
 /// A queue of its own, for one thread at a time.
-/// @throws MetalError when there is no device that runs the kernels; its text says why.
+/// @throws UnsupportedError, with what `missing` says; MetalError when the kernels do not compile.
 [[nodiscard]] std::unique_ptr<Queue> make_queue();
 
 /// The queue that contexts have unless told. Never destroyed.

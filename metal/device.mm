@@ -29,22 +29,27 @@ constexpr std::size_t kMostSetBytes = 4096;
       where, std::string(call) + " says \"" + text + "\"; expected success"));
 }
 
-/// The kernels: compiled with the program, or else now, from the same text.
-id<MTLLibrary> make_library(id<MTLDevice> device) {
-  NSError* error = nil;
-  if (embedded::kLibrarySize != 0) {
-    dispatch_data_t data = dispatch_data_create(embedded::kLibrary, embedded::kLibrarySize, nil,
-                                                DISPATCH_DATA_DESTRUCTOR_DEFAULT);
-    id<MTLLibrary> library = [device newLibraryWithData:data error:&error];
-    if (library != nil) return library;
-  }
+id<MTLLibrary> compile(id<MTLDevice> device) {
   MTLCompileOptions* const options = [[MTLCompileOptions alloc] init];
   // NaN and infinities mean something to the kernels.
   options.fastMathEnabled = NO;
+  NSError* error = nil;
   NSString* const source = [NSString stringWithUTF8String:embedded::kSource];
   id<MTLLibrary> library = [device newLibraryWithSource:source options:options error:&error];
-  if (library == nil) throw_metal("metal.make_queue", "newLibraryWithSource", error);
+  if (library == nil) throw_metal("metal", "newLibraryWithSource", error);
   return library;
+}
+
+/// The kernels: compiled with the program, or else now, from the same text.
+id<MTLLibrary> make_library(id<MTLDevice> device) {
+  if (embedded::kLibrarySize != 0) {
+    dispatch_data_t data = dispatch_data_create(embedded::kLibrary, embedded::kLibrarySize, nil,
+                                                DISPATCH_DATA_DESTRUCTOR_DEFAULT);
+    NSError* error = nil;
+    id<MTLLibrary> library = [device newLibraryWithData:data error:&error];
+    if (library != nil) return library;
+  }
+  return compile(device);
 }
 
 /// A kernel and what it is specialised by.
@@ -338,8 +343,28 @@ std::shared_ptr<void> adopt_memory(void* memory, std::size_t bytes) {
   }
 }
 
+std::string missing() {
+  @autoreleasepool {
+    id<MTLDevice> device = MTLCreateSystemDefaultDevice();
+    if (device == nil) return "no Metal device (MTLCreateSystemDefaultDevice); expected one";
+    if ([device supportsFamily:MTLGPUFamilyApple7]) return "";
+    return std::string("the device '") + device.name.UTF8String +
+           "'; expected one of family Apple 7 (M1) or later";
+  }
+}
+
+bool compile_kernels() {
+  @autoreleasepool {
+    id<MTLDevice> device = MTLCreateSystemDefaultDevice();
+    if (device != nil) compile(device);
+    return device != nil;
+  }
+}
+
 std::unique_ptr<Queue> make_queue() {
   @autoreleasepool {
+    const std::string reason = missing();
+    if (!reason.empty()) pagedkv::detail::throw_unsupported("metal.make_queue", reason);
     return std::make_unique<MetalQueue>();
   }
 }
@@ -348,7 +373,5 @@ Queue& default_queue() {
   static Queue& only = *make_queue().release();
   return only;
 }
-
-bool multiplies_matrices() { return [TheDevice::get().device() supportsFamily:MTLGPUFamilyApple7]; }
 
 }  // namespace pagedkv::metal

@@ -62,9 +62,10 @@ py::typing::Dict<py::str, py::object> build_info() {
 
 void register_info(py::module_& m) {
   m.attr("__version__") = pagedkv::version;
-  m.def("build_info", &build_info,
-        "What was built and what this machine offers: version, compiler, build type, instruction "
-        "sets found and chosen, backends (True, or why not), where their kernels have run, threads.");
+  m.def(
+      "build_info", &build_info,
+      "What was built and what this machine offers: version, compiler, build type, instruction "
+      "sets found and chosen, backends (True, or why not), where their kernels have run, threads.");
 }
 
 }  // namespace pagedkv::python

@@ -55,6 +55,8 @@ struct CopyParams {
   ErrorWord* errors = nullptr;
 };
 
+static_assert(sizeof(CopyParams) <= 32764);  // what a launch takes
+
 /// Offsets in a unit of the vectors that a thread owns, the same in each unit: pairs that depend on
 /// one another need no barrier, because what one writes the same thread reads.
 template <class Vector>

@@ -13,12 +13,12 @@
 #include "metal/kernels/sequences.h"
 #include "metal/kernels/softmax.h"
 
+inline uint key_channels() { return kKeyDim + kRopeDim; }
 /// Floats of a row of the tile of keys or values: 4 more than its channels, so that the rows that a
 /// matrix is loaded from lie in different banks.
-inline uint key_channels() { return kKeyDim + kRopeDim; }
 inline uint stage_width() { return max(key_channels(), kValueDim) + 4; }
 
-/// The threadgroup's memory, after `attention_shared_bytes` of the host.
+/// The threadgroup's memory, of as many bytes as `tile_for` in metal/attention.cpp says.
 struct Shared {
   threadgroup float* stage;    ///< [kTileTokens, stage_width()] keys, then values
   threadgroup float* scores;   ///< [kTileRows, kTileTokens] scores, then weights
@@ -174,12 +174,24 @@ inline Part part_of(Shared shared, uint thread_index, uint simdgroup, uint lane)
     part.element_row[e] = place / 8;
     part.element_column[e] = place % 8;
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  return part;
+  return part;  // scores are not written before the barrier behind the first tile's keys
 }
 
 // Matrices are in registers as long as no index into an array of them is computed: loops over them
-// run to a constant, so that they unroll whole, and leave out what a call has not.
+// run to a constant, so that they unroll whole, and leave out what a call has not. Where the
+// pipeline's constants tell, nothing is left of it.
+
+/// Whether a simdgroup has an n-th matrix of sums, of channels [c, c + 8).
+inline bool has_sums(Part part, uint n, thread uint& c) {
+  c = (part.first + n * part.step) * 8;
+  return n * part.step * 8 < kValueDim && c < kValueDim;
+}
+
+/// Whether a simdgroup has an n-th row to weigh, row r of the tile.
+inline bool has_row(Work work, Part part, uint n, thread uint& r) {
+  r = part.simdgroup + n * kSimdgroups;
+  return n * kSimdgroups < kTileRows && r < work.padded_rows;
+}
 
 /// The queries of the simdgroup's 8 rows, [kMaxQueryTiles] of 8 channels.
 inline void load_queries(constant AttentionParams& p, Work work, Part part, device const uchar* q,
@@ -240,8 +252,8 @@ inline void weigh(constant AttentionParams& p, Work work, Shared shared, Part pa
                   thread float* weights) {
 #pragma unroll
   for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
-    const uint r = part.simdgroup + n * kSimdgroups;
-    if (r >= work.padded_rows) continue;
+    uint r;
+    if (!has_row(work, part, n, r)) continue;
     const uint t = part.lane, j = first + t;
     const bool seen = r < work.num_rows && t < kTileTokens && shared.present[t] != 0 &&
                       sees(p, work, tree_mask, errors, r, j);
@@ -269,8 +281,8 @@ inline void add_values(Work work, Shared shared, Part part, thread simdgroup_flo
   }
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
-    const uint c = (part.first + n * part.step) * 8;
-    if (c >= kValueDim) continue;
+    uint c;
+    if (!has_sums(part, n, c)) continue;
     for (uint e = 0; e < 2; ++e) {
       sums[n].thread_elements()[e] *= shared.factors[part.row + part.element_row[e]];
     }
@@ -292,8 +304,8 @@ inline void add_unusual_values(constant AttentionParams& p, Work work, Shared sh
   if (part.row >= work.padded_rows) return;
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
-    const uint c = (part.first + n * part.step) * 8;
-    if (c >= kValueDim) continue;
+    uint c;
+    if (!has_sums(part, n, c)) continue;
     for (uint e = 0; e < 2; ++e) {
       const uint r = part.row + part.element_row[e];
       float sum = sums[n].thread_elements()[e] * shared.factors[r];
@@ -404,9 +416,8 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
   const bool is_part = pieces.count > 1;
 #pragma unroll
   for (uint n = 0; n < kMaxRowsOfSimdgroup; ++n) {
-    const uint r = part.simdgroup + n * kSimdgroups;
-    if (r >= work.padded_rows) continue;
-    if (lane != 0 || r >= work.num_rows) continue;
+    uint r;
+    if (!has_row(work, part, n, r) || r >= work.num_rows || lane != 0) continue;
     const Row row = row_of(work, r);
     if (is_part) {
       device float* partial = partials + partial_of(p, work.seq, row.query, row.head, piece);
@@ -423,8 +434,8 @@ kernel void attend(constant AttentionParams& p [[buffer(0)]],
   threadgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
   for (uint n = 0; n < kMaxSums; ++n) {
-    const uint c = (part.first + n * part.step) * 8;
-    if (c >= kValueDim) continue;
+    uint c;
+    if (!has_sums(part, n, c)) continue;
     for (uint e = 0; e < 2; ++e) {
       const uint r = part.row + part.element_row[e], channel = c + part.element_column[e];
       if (r >= work.num_rows) continue;

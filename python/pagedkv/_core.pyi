@@ -1378,7 +1378,7 @@ def Ssm(
 
 def build_info() -> dict[str, typing.Any]:
     """
-    What was built and what this machine offers: version, compiler, build type, instruction sets found and chosen, backends (True, or why not), threads.
+    What was built and what this machine offers: version, compiler, build type, instruction sets found and chosen, backends (True, or why not), where their kernels have run, threads.
     """
 
 def copy_blocks(caches: typing.Any, src_dst: typing.Any) -> None:

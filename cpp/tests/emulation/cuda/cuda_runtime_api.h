@@ -50,8 +50,8 @@ class Allocations {
   };
 
   static Allocations& all() {
-    static Allocations allocations;
-    return allocations;
+    static auto* const allocations = new Allocations;  // outlives whoever frees last
+    return *allocations;
   }
   cudaError_t add(void** out, std::size_t bytes, bool host) {
     const std::lock_guard lock(mutex_);

@@ -12,15 +12,6 @@
 #include "cpp/tests/emulation/metal/kernels.hpp"
 #include "cpp/tests/emulation/simt.hpp"
 
-// Frames are on fibers' own stacks, for each of which clang would keep another one aside.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-extern "C" __attribute__((weak)) const char* __asan_default_options() {
-  return "detect_stack_use_after_return=0";
-}
-#endif
-#endif
-
 namespace pagedkv_test {
 
 using pagedkv::metal::Argument;

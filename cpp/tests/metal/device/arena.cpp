@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <string>
 
 #include "metal/device.hpp"
 
@@ -82,10 +83,11 @@ void operator delete(void* memory, std::size_t) noexcept { Arena::only().give_ba
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  const auto buffer = pagedkv::metal::adopt_memory(Arena::only().memory(), kArenaBytes);
-  if (!pagedkv::metal::multiplies_matrices()) {
-    std::puts("no attention here: this device's simdgroups do not multiply matrices");
-    testing::GTEST_FLAG(filter) = "-*Attention*";
+  if (pagedkv::metal::compile_kernels()) std::puts("the driver has compiled the kernels");
+  if (const std::string reason = pagedkv::metal::missing(); !reason.empty()) {
+    std::printf("skipped: %s\n", reason.c_str());
+    return 77;
   }
+  const auto buffer = pagedkv::metal::adopt_memory(Arena::only().memory(), kArenaBytes);
   return RUN_ALL_TESTS();
 }

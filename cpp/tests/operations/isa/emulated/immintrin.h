@@ -1,8 +1,8 @@
 #pragma once
 
-// AVX-512 by SIMDe's plain definitions, for processors that do not have it: `.ci/avx512` compiles the
-// tests against this header, with `_mm512_` in avx512.hpp replaced by `simde_mm512_`. What SIMDe 0.7.4
-// lacks is here, made of halves.
+// AVX-512 by SIMDe's plain definitions, for processors that do not have it: `.ci/avx512` compiles
+// the tests against this header, with `_mm512_` in avx512.hpp replaced by `simde_mm512_`. What
+// SIMDe 0.7.4 lacks is here, made of halves.
 
 #include_next <immintrin.h>
 
@@ -57,9 +57,8 @@ inline __m256i simde_mm512_cvtps_ph(Vector512f a, int /*to nearest, ties to even
                              _mm256_cvtps_ph(simde_half<__m256>(a, 1), _MM_FROUND_TO_NEAREST_INT));
 }
 inline Vector512i simde_mm512_srai_epi32(Vector512i a, unsigned n) {
-  return simde_join<Vector512i>(
-      _mm256_srai_epi32(simde_half<__m256i>(a, 0), static_cast<int>(n)),
-      _mm256_srai_epi32(simde_half<__m256i>(a, 1), static_cast<int>(n)));
+  return simde_join<Vector512i>(_mm256_srai_epi32(simde_half<__m256i>(a, 0), static_cast<int>(n)),
+                                _mm256_srai_epi32(simde_half<__m256i>(a, 1), static_cast<int>(n)));
 }
 template <class Narrow, class Whole>
 inline Whole simde_truncated(Vector512i a) {
