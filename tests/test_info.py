@@ -3,9 +3,6 @@
 import json
 import os
 
-import pytest
-from support.devices import DEVICES, missing_cuda
-
 import pagedkv
 
 
@@ -62,11 +59,3 @@ def test_build_info_is_plain_data_and_made_anew_each_time() -> None:
     assert json.loads(json.dumps(info)) == info
     info["backends"].clear()
     assert pagedkv.build_info()["backends"]
-
-
-def test_the_kernels_of_cuda_run_on_a_device() -> None:
-    # Beside it, the tests of operations say what the kernels give: here, that they ran at all.
-    why = missing_cuda()
-    if why:
-        pytest.skip(f"no CUDA device is tested: {why}")
-    assert "cuda" in [device.name for device in DEVICES]

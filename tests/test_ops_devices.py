@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.devices import DEVICES, run_on
+from support.devices import DEVICES, missing_cuda, run_on
 from support.errors import refuses
 from support.paged_cases import Sizes, make_case
 
@@ -80,6 +80,15 @@ def test_arrays_of_metal_need_a_build_that_has_it() -> None:
     for make in (metal.empty, metal.zeros, metal.array):
         with refuses(UnsupportedError, "metal", reason, "a build with Metal"):
             make((2, 3))
+
+
+def test_the_kernels_of_cuda_run_on_a_device() -> None:
+    # The other tests of operations run there too; this one says why they do not.
+    if missing_cuda():
+        pytest.skip(f"no CUDA device is tested: {missing_cuda()}")
+    case = make_case(np.random.default_rng(0), Sizes([40, 3]))
+    with run_on(DEVICES[-1]):
+        case.check(*ops.paged_attention(**case.arrays, **case.keywords, return_lse=True))
 
 
 # What a device takes from the CPU
