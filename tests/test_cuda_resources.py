@@ -1,8 +1,11 @@
 """tools/cuda_resources.py reads what ptxas says of kernels."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 TOOL = Path(__file__).parent.parent / "tools" / "cuda_resources.py"
 
@@ -33,6 +36,18 @@ def test_each_kernel_is_a_row(tmp_path: Path) -> None:
     assert rows[0] == "| sm_80 | `attend` | 128 | 888 | 256 | 0 |"
     assert rows[1].startswith("| sm_90 | `")
     assert rows[1].endswith("` | 47 | 0 | 0 | 4096 |")
+
+
+@pytest.mark.skipif(shutil.which("c++filt") is None, reason="c++filt (binutils) is missing")
+def test_variants_of_a_kernel_are_told_apart(tmp_path: Path) -> None:
+    log = tmp_path / "variants.log"
+    name = (
+        "_ZN7pagedkv4cuda9attentionL13attend_kernelINS1_6TilingINS1_11SixteenBitsI13__nv_bfloat16"
+        "EENS1_8OneDTypeIS6_LNS_4v0_15DTypeE3EEELi128ELi128ELi1ELi1ELi4ELi16ELi3EEEEEvNS1_6ParamsE"
+    )
+    log.write_text(f"Compiling entry function '{name}' for 'sm_90'\n")
+    done = run(tmp_path, "--log", str(log))
+    assert "(DType)3>, 128, 128, 1, 1, 4, 16, 3> >`" in done.stdout
 
 
 def test_a_kernel_that_spills_more_than_is_allowed_fails(tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ def demangled(names: list[str]) -> list[str]:
     """Names as they are written, without namespaces and parameters."""
     if shutil.which("c++filt") is None or not names:
         return names
-    done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True)
+    command = ["c++filt", "--no-params"]
+    done = subprocess.run(command, input="\n".join(names), capture_output=True, text=True)
     short = []
     for name in done.stdout.splitlines():
-        name = re.sub(r"\(anonymous namespace\)::|pagedkv::|v0_1::|cuda::", "", name)
-        name = re.sub(r"^void ", "", name)
-        short.append(re.sub(r"\((?!int\)|unsigned|bool).*", "", name))
+        name = re.sub(r"\(anonymous namespace\)::|pagedkv::|v0_1::|cuda::|attention::", "", name)
+        short.append(re.sub(r"^void ", "", name))
     return short
 
 
