@@ -18,6 +18,8 @@ ptxas info    : Used 47 registers, used 1 barriers, 4096 bytes smem, 832 bytes c
 ptxas info    : Compiling entry function 'attend' for 'sm_80'
 ptxas info    : Function properties for attend
     256 bytes stack frame, 448 bytes spill stores, 440 bytes spill loads
+ptxas info    : Function properties for a_function_that_it_calls
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 128 registers, used 0 barriers, 256 bytes cumulative stack size
 """  # noqa: E501
 

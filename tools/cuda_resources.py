@@ -45,8 +45,9 @@ def read_log(text: str) -> list[Kernel]:
         elif not kernels:
             continue
         elif match := SPILLS.search(line):
-            kernels[-1].stack = int(match[1])
-            kernels[-1].spilled = int(match[2]) + int(match[3])
+            # One line for the kernel, and one for each function that it calls.
+            kernels[-1].stack = max(kernels[-1].stack, int(match[1]))
+            kernels[-1].spilled += int(match[2]) + int(match[3])
         elif match := USED.search(line):
             kernels[-1].registers = int(match[1])
             shared = SHARED.search(line)
