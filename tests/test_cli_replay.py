@@ -221,7 +221,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_run(tmp_path, caps
     for option in ("--json", "--plot"):
         assert "cannot write" in refused(capsys, AZURE, option, str(tmp_path / "no" / "x.png"))
         assert "cannot write" in refused(capsys, AZURE, option, str(tmp_path))
-    assert "names the trace itself" in refused(capsys, AZURE, "--json", AZURE)
+    assert "names the file that is read" in refused(capsys, AZURE, "--json", AZURE)
     same = str(tmp_path / "same.png")
     assert "name one file" in refused(capsys, AZURE, "--json", same, "--plot", same)
     assert "ends with" in refused(capsys, AZURE, "--plot", str(tmp_path / "picture.jpg"))
