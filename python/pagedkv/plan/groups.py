@@ -40,8 +40,8 @@ class Group:
         blocks = -(-length // self.block_size)
         window = self.cache.window
         if window is not None:
-            # The manager keeps the window of the newest committed token, wherever a block begins.
-            blocks = min(blocks, -(-(window + chunk - 1) // self.block_size) + 1)
+            # The first of the new tokens sees `window - 1` before it, wherever a block begins.
+            blocks = min(blocks, -(-(window + chunk - 2) // self.block_size) + 1)
         return blocks
 
     def tokens_needed(self, length: int) -> int:
@@ -103,6 +103,12 @@ class Layout:
     def bytes_per_token_kept(self) -> int:
         """The same in the layers without a window: what each token of a long context takes."""
         return sum(g.bytes_per_token for g in self.groups if g.cache.window is None)
+
+    @property
+    def last_block_waste(self) -> float:
+        """Bytes behind the last token of a sequence, on average over lengths: `(block_size - 1) /
+        2` tokens of each group."""
+        return sum((g.block_size - 1) / 2 * g.bytes_per_token for g in self.groups)
 
     def blocks(self, length: int) -> int:
         """Blocks that a decoding sequence of `length` tokens holds at most, over all groups."""

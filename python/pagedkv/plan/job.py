@@ -14,7 +14,7 @@ from pagedkv.plan.budget import DEFAULT_UTILIZATION, Budget, make_budget
 from pagedkv.plan.errors import PlanError
 from pagedkv.plan.fit import LengthFit, Pool, divide, fit_length
 from pagedkv.plan.groups import Layout, make_layout
-from pagedkv.plan.layers import Architecture, Latent
+from pagedkv.plan.layers import Architecture, Attention, Latent
 from pagedkv.plan.trace_fit import TraceFit, fit_trace
 from pagedkv.replay.shape import DTYPE_BITS
 from pagedkv.replay.trace import Trace
@@ -166,15 +166,16 @@ def _dtype(name: str, dtype: str) -> str:
 
 
 def _scales(rank: Architecture, dtype: str, scales: str | None) -> str:
+    caches = [cache for layer in rank.layers for cache in layer]
     if scales is None:
-        return default_scales(dtype)
+        attends = any(isinstance(cache, Attention) for cache in caches)
+        return default_scales(dtype) if attends else "tensor"
     if scales not in SCALES:
         raise PlanError(f"[plan.plan] scales is '{scales}'; expected one of {', '.join(SCALES)}")
     if scales != "tensor" and dtype not in QUANTISED:
         raise PlanError(
             f"[plan.plan] scales a {scales} of {dtype}; expected one of {', '.join(QUANTISED)}"
         )
-    caches = [cache for layer in rank.layers for cache in layer]
     if scales != "tensor" and any(isinstance(cache, Latent) for cache in caches):
         raise PlanError(f"[plan.plan] scales a {scales} of latent rows; expected tensor")
     return scales

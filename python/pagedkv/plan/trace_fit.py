@@ -44,8 +44,8 @@ class TraceFit:
     rejected: int
     """Longer than the longest sequence that fits."""
     prefix_reuse: bool
-    """Whether prompts share blocks: the trace has hash ids, and the model one kind of layers,
-    which attend to everything."""
+    """Whether prompts share blocks: the trace has hash ids, and all layers of the model share one
+    table and attend to everything."""
     packed: Batch
     as_it_came: Batch
 
@@ -126,7 +126,7 @@ def fit_trace(pool: Pool, trace: Trace, step_ms: float) -> TraceFit:
         what = "no requests" if not trace.requests else f"no request of {limit:,} tokens or fewer"
         raise PlanError(f"[plan.plan] '{trace.name}' has {what}; expected at least one")
     groups = pool.layout.groups
-    one_table = len(groups) == 1 and groups[0].cache.window is None
+    one_table = len(groups) == 1 and groups[0].cache.window is None and not pool.layout.states
     packed = [replace(request, timestamp_ms=0.0) for request in requests]
     return TraceFit(
         trace.name,
