@@ -8,6 +8,7 @@ import math
 from pagedkv.sizes import parse_bytes, parse_tokens
 
 __all__ = [
+    "count_int",
     "fraction",
     "memory_size",
     "names",
@@ -41,6 +42,14 @@ def names(text: str) -> list[str]:
     if not all(parts):
         raise argparse.ArgumentTypeError(f"'{text:.40}'; expected names with commas between them")
     return list(dict.fromkeys(parts))
+
+
+def count_int(text: str) -> int:
+    """A count in [0, 2^31 - 1]."""
+    value = _integer(text)
+    if value is None or not 0 <= value <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"'{text:.40}'; expected an integer, 0 or more")
+    return value
 
 
 def seed_int(text: str) -> int:

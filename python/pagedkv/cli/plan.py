@@ -37,7 +37,7 @@ that fits. All bytes are those of one device; they are what the arrays of the po
 EPILOG = """\
 the figures:
   blocks each     blocks that a decoding sequence holds at most, over all groups: ceil(length /
-                  block) of each group, and with a window no more than ceil((window - 1) / block) + 1
+                  block), and with a window no more than ceil((window - 1) / block) + 1
   at once         floor((memory - prefill) / (blocks each * bytes of a block + bytes of a slot)),
                   where prefill is what windows hold more while one prompt is computed in chunks
   waste           share of a sequence's bytes that no layer reads: behind the last token, outside of
