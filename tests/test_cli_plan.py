@@ -103,7 +103,7 @@ def test_waste_is_what_is_held_and_not_read(capsys):
 
 def test_the_batch_of_a_trace_is_told(capsys):
     text = printed(capsys, LLAMA, "--memory", "1GiB", "--trace", AZURE, "--step-ms", "50")
-    assert f"trace       {AZURE}: 10 requests, 0 too long; nothing shared" in text
+    assert f"trace       {AZURE}: 12 requests, 0 too long; nothing shared" in text
     assert "running at once  mean  most  preempted  steps" in text
     found = figures(capsys, LLAMA, "--memory", "1GiB", "--trace", AZURE, "--limit", "3")["trace"]
     assert found["requests"] == 3

@@ -41,9 +41,9 @@ def test_a_trace_is_shown_at_a_step(capsys):
 
 
 def test_what_prompts_share_is_shown_unless_nothing_is_reused(capsys):
-    shared = printed(capsys, MOONCAKE, "--blocks", "20000")
+    shared = printed(capsys, MOONCAKE, "--blocks", "8000")
     assert "shared by several" in shared
-    alone = printed(capsys, MOONCAKE, "--blocks", "20000", "--no-prefix-caching")
+    alone = printed(capsys, MOONCAKE, "--blocks", "8000", "--no-prefix-caching")
     assert "shared by several" not in alone
 
 
@@ -68,12 +68,11 @@ def test_colours_are_for_terminals_or_when_asked_for(capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_map_is_drawn(capsys, tmp_path, suffix):
+def test_the_map_is_drawn(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    path = tmp_path / f"map{suffix}"
+    path = tmp_path / "map.svg"
     printed(capsys, AZURE, "--plot", str(path))
-    assert path.stat().st_size > 1000
+    assert "<svg" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from pagedkv.replay import (
 from pagedkv.replay.plot import usage_figure
 from pagedkv.replay.policies import all_policies, sweep_of_capacities
 from pagedkv.replay.policy_plot import hit_rate_figure
-from pagedkv.show import BlockState, map_figure, pool_map
+from pagedkv.show import map_figure, pool_map
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 # matplotlib itself warns of deprecated parts of its dependencies.
@@ -91,9 +91,10 @@ def test_every_picture_has_labels_with_units_and_a_legend_that_hides_nothing(nam
     assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
 
 
-@pytest.mark.parametrize("name", sorted(FIGURES))
-@pytest.mark.parametrize("suffix", picture.SUFFIXES)
-def test_equal_pictures_are_equal_files_of_each_kind(name, suffix, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "suffix"), [*((name, ".svg") for name in FIGURES), ("map", ".png"), ("map", ".pdf")]
+)
+def test_equal_pictures_are_equal_files(name, suffix, tmp_path):
     paths = [tmp_path / f"{number}{suffix}" for number in range(2)]
     for path in paths:
         picture.write(FIGURES[name](), path)

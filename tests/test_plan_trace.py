@@ -59,8 +59,8 @@ def test_a_trace_of_which_nothing_fits_is_refused():
 
 
 def test_prompts_share_blocks_where_hash_ids_tell_and_one_table_serves_all_layers():
-    shared = equal_requests(3000, 512, hash_ids=("same",))
-    alone = equal_requests(3000, 512)
+    shared = equal_requests(400, 512, hash_ids=("same",))
+    alone = equal_requests(400, 512)
     fits = planned().sequences(512)
     fit = planned(trace=shared).trace
     assert fit.prefix_reuse
