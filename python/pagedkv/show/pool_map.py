@@ -172,16 +172,17 @@ def _free_blocks(manager: KVCacheManager, free: NDArray[np.int64] | None) -> dic
     and come after the others. `free` are the ids of all free blocks, where that is known."""
     found: dict[int, BlockState] = {}
     probes: list[int] = []
+    groups, evictions = 0, manager.stats().evictions
     try:
         while manager.num_free_blocks:
             probe = PROBE_ID + len(probes)
             manager.add(probe, [0], reuse=False, store=False)
             probes.append(probe)
             manager.acquire([probe])
-            before = manager.stats().evictions
             manager.schedule([probe], [1])
-            evicted = manager.stats().evictions - before
-            groups = _num_groups(manager, (probe,))
+            before, evictions = evictions, manager.stats().evictions
+            evicted = evictions - before
+            groups = groups or _num_groups(manager, (probe,))
             taken = [int(manager.block_ids(probe, group)[0]) for group in range(groups)]
             for place, block in enumerate(taken):
                 cached = place >= len(taken) - evicted
