@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.markdown import ROOT, blocks
 from support.models import CONFIGS, SMALL, published
 
 from pagedkv.cli import main
@@ -39,6 +40,11 @@ def refused(capsys, *arguments):
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err
+
+
+def test_the_guide_shows_the_table_that_is_printed(capsys):
+    (table,) = blocks(ROOT / "docs" / "guides" / "plan.md", "text")
+    assert printed(capsys, LLAMA, "--memory", "40GiB") == table.text
 
 
 def test_the_table_of_a_plain_model(capsys):
@@ -92,6 +98,14 @@ def test_json_has_what_the_plan_has(capsys, tmp_path):
     text = printed(capsys, *arguments, "--json", str(path))
     assert text.startswith("model")
     assert json.loads(path.read_text()) == found
+
+
+def test_the_configuration_of_a_folder_is_not_written_over(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SMALL["llama"]))
+    says = refused(capsys, str(tmp_path), "--memory", "1MiB", "--json", str(path))
+    assert "--json names the file that is read" in says
+    assert json.loads(path.read_text()) == SMALL["llama"]
 
 
 def test_waste_is_what_is_held_and_not_read(capsys):

@@ -348,6 +348,19 @@ def test_hit_rates_are_drawn(tmp_path):
     assert b"<svg" in path.read_bytes()
 
 
+def test_all_policies_are_swept_over_capacities(tmp_path):
+    path = tmp_path / "rates.json"
+    arguments = [MOONCAKE, "--policy", "all", "--capacity", "sweep", "--json", str(path)]
+    assert main(["replay", *arguments]) == 0
+    found = json.loads(path.read_text())
+    policies = ["lru", "lfu", "fifo", "s3fifo", "lifetable", "belady"]
+    assert found["config"]["policies"] == list(found["hit_rates"]) == policies
+    sizes = found["config"]["capacities"]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == found["distinct_blocks"]
+    assert found["hit_rates"]["lru"][str(sizes[-1])] == found["infinite_hit_rate"]
+
+
 def test_a_policy_replay_refuses_what_it_cannot_use(capsys):
     both = ["--policy", "lru", "--capacity", "10"]
     assert "--policy without --capacity" in refused(capsys, MOONCAKE, *both[:2])

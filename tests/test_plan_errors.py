@@ -164,6 +164,12 @@ def test_states_alone_have_no_manager_and_need_a_slot():
         states.sequences(0)
 
 
+def test_more_slots_than_memory_holds_are_refused():
+    one = plan(SMALL["jamba"], "1MiB", max_seqs=1).layout.slot_bytes
+    with pytest.raises(PlanError, match=r"expected at least 1,000 slots of .* and one block of"):
+        plan(SMALL["jamba"], 1000 * one, max_seqs=1000)
+
+
 def test_the_error_is_one_of_the_librarys_and_a_value_error():
     assert issubclass(PlanError, PagedKvError)
     assert issubclass(PlanError, ValueError)

@@ -20,6 +20,7 @@ from pagedkv.plan import DEFAULT_LENGTHS, Plan
 from pagedkv.plan import plan as make_plan
 from pagedkv.plan.accounting import SCALES
 from pagedkv.plan.budget import DEFAULT_UTILIZATION
+from pagedkv.plan.config import config_path
 from pagedkv.plan.plot import draw
 from pagedkv.plan.report import as_dict, as_text
 from pagedkv.replay import Trace, read_trace
@@ -171,7 +172,8 @@ def run(arguments: argparse.Namespace) -> int:
     printed = arguments.json == "-"
     with ExitStack() as stack:
         paths = {"json": None if printed else arguments.json, "plot": arguments.plot}
-        outputs = open_outputs(stack, "plan", paths, [arguments.config, arguments.trace])
+        config = config_path(arguments.config)
+        outputs = open_outputs(stack, "plan", paths, [str(config), arguments.trace])
         plan = _plan(arguments)
         print(json.dumps(as_dict(plan), indent=2, allow_nan=False) if printed else as_text(plan))
         if "json" in outputs:

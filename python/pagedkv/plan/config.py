@@ -10,7 +10,7 @@ from typing import Any
 
 from pagedkv.plan.errors import PlanError
 
-__all__ = ["ModelConfig", "read_config"]
+__all__ = ["ModelConfig", "config_path", "read_config"]
 
 # Where models of several parts keep their language model.
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
@@ -122,6 +122,12 @@ class ModelConfig:
         return None
 
 
+def config_path(source: str | Path) -> Path:
+    """The file itself, or the `config.json` of a folder."""
+    path = Path(source)
+    return path / "config.json" if path.is_dir() else path
+
+
 def read_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:
     """The configuration in a file, in the `config.json` of a folder, or in a mapping.
 
@@ -130,9 +136,7 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:
     where = "[plan.read_config]"
     if isinstance(source, Mapping):
         return _text_part(f"{where} the configuration", source)
-    path = Path(source)
-    if path.is_dir():
-        path /= "config.json"
+    path = config_path(source)
     where = f"{where} '{path}'"
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
