@@ -74,7 +74,7 @@ def test_the_state_pool_takes_what_the_plan_says_a_slot_takes(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["llama", "gemma3", "gemma2", "falcon-h1", "phi3"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gemma4", "falcon-h1", "phi3"])
 def test_every_layers_arrays_hold_what_is_written_to_them(name, dtype, rng):
     """Layers of different groups lie in the same bytes, in blocks of their own."""
     small = planned(name, kv_dtype=dtype)

@@ -50,6 +50,21 @@ SMALL = {
         altup_num_inputs=2,
         laurel_rank=4,
     ),
+    "gemma4": small(
+        "gemma4_text",
+        num_hidden_layers=8,
+        head_dim=8,
+        global_head_dim=16,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        layer_types=(["sliding_attention"] * 2 + ["full_attention"]) * 2
+        + ["sliding_attention", "full_attention"],
+        sliding_window=10,
+        num_kv_shared_layers=2,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=64,
+    ),
+    "olmo3": small("olmo3", sliding_window=10),
     "gpt-oss": small(
         "gpt_oss", head_dim=8, sliding_window=10, num_local_experts=2, num_experts_per_tok=1
     ),
@@ -101,6 +116,15 @@ SMALL = {
         num_experts_per_tok=1,
         moe_intermediate_size=8,
         shared_expert_intermediate_size=8,
+    ),
+    "qwen3.5": small(
+        "qwen3_5_text",
+        head_dim=16,
+        linear_key_head_dim=8,
+        linear_value_head_dim=12,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_conv_kernel_dim=4,
     ),
     "lfm2": small("lfm2", full_attn_idxs=[1], conv_L_cache=3),
     "mamba": {

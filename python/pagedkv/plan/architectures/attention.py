@@ -138,9 +138,30 @@ def _qwen(config: ModelConfig) -> Layers:
 
 
 def _gemma3n(config: ModelConfig) -> Layers:
+    return _without_readers(config, _every_nth_is_full(5)(config), shared=15)
+
+
+def _gemma4(config: ModelConfig) -> Layers:
+    """Layers without a window have larger heads, perhaps fewer; the last one has no window."""
+    layers = _every_nth_is_full(6)(config)
+    whole = attention_shape(config)
+    heads = whole.num_kv_heads
+    if config.flag("attention_k_eq_v", default=False):
+        heads = config.number("num_global_key_value_heads", default=heads)
+    size = config.number("global_head_dim", default=512)
+    large = replace(whole, num_kv_heads=heads, head_dim=size, v_head_dim=size)
+    last = len(layers) - 1
+    mixed: Layers = [
+        layer if layer[0].window is not None and index < last else (large,)
+        for index, layer in enumerate(layers)
+        if isinstance(layer[0], Attention)
+    ]
+    return _without_readers(config, mixed, shared=0)
+
+
+def _without_readers(config: ModelConfig, layers: Layers, shared: int) -> Layers:
     """The last layers read what earlier ones have stored, and store nothing."""
-    layers = _every_nth_is_full(5)(config)
-    shared = config.number("num_kv_shared_layers", default=15, least=0)
+    shared = config.number("num_kv_shared_layers", default=shared, least=0)
     if shared >= len(layers):
         raise config.error(
             f"num_kv_shared_layers is {shared} of {len(layers)} layers; expected fewer"
@@ -177,7 +198,7 @@ PLAIN = (
     "exaone", "gemma", "glm", "glm4", "glm4_moe", "glm4v_text", "glm4v_moe_text", "gpt2",
     "gpt_neox", "gptj", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe",
     "internlm2", "internlm3", "internvl_llm", "llama", "minimax_m2", "nemotron", "olmo",
-    "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phimoe", "seed_oss", "smollm3",
+    "olmo2", "olmoe", "opt", "persimmon", "phi", "phimoe", "seed_oss", "smollm3",
     "stablelm", "xglm",
 )  # fmt: skip
 
@@ -189,12 +210,16 @@ QWEN = (
 
 READERS: Mapping[str, Callable[[ModelConfig], Layers]] = {
     **dict.fromkeys(PLAIN, full),
-    **dict.fromkeys(["ministral", "mistral", "mixtral", "phi3", "starcoder2"], ALL_WINDOWS),
+    **dict.fromkeys(
+        ["ministral", "ministral3", "mistral", "mixtral", "phi3", "starcoder2"], ALL_WINDOWS
+    ),
     **dict.fromkeys(QWEN, _qwen),
     **dict.fromkeys(["gemma2", "gpt_oss"], ALTERNATING),
     **dict.fromkeys(["gemma3", "gemma3_text"], _every_nth_is_full(6)),
     **dict.fromkeys(["gemma3n", "gemma3n_text"], _gemma3n),
+    **dict.fromkeys(["gemma4", "gemma4_text"], _gemma4),
     "cohere2": _every_nth_is_full(4),
+    "olmo3": _every_nth_is_full(4),
     "llama4_text": _llama4,
     "falcon": _falcon,
     "gpt_bigcode": _multi_query,
@@ -219,7 +244,9 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "sliding_window": 512,
     },
     "gpt_oss": {"head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128},
+    "gemma4_text": {**_GEMMA, "num_hidden_layers": 30, "sliding_window": 512},
     "cohere2": {"sliding_window": 4096},
+    "olmo3": {"sliding_window": 4096},
     "llama4_text": {
         "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8,
         "head_dim": 128, "hidden_size": 5120, "attention_chunk_size": 8192,

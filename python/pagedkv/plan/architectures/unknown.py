@@ -28,7 +28,6 @@ UNSUPPORTED = {
     **dict.fromkeys(("mllama", "mllama_text_model"), "whose text layers attend to images too"),
     **dict.fromkeys(("deepseek_v32", "deepseek_v4", "glm_moe_dsa"), INDEX),
     **dict.fromkeys(("recurrent_gemma", "rwkv", "rwkv6", "rwkv7", "xlstm"), OWN_STATE),
-    **dict.fromkeys(("gemma4", "gemma4_text"), "whose layers share and merge keys and values"),
     "longcat_flash": "whose layers attend twice",
     "zamba": "which this version does not read (zamba2 it does)",
 }
