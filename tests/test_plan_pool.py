@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.models import SMALL, published
+from support.models import CONFIGS, SMALL, published
 
 import pagedkv
 from pagedkv import (
@@ -230,6 +230,30 @@ def test_layers_are_grouped_so_that_a_sequence_takes_the_fewest_bytes():
     assert gemma.blocks(32768) * 5 < blocks_of_ten * 10
     gemma2 = plan(published("gemma-2-9b"), "40GiB").layout
     assert [len(group.layers) for group in gemma2.groups] == [21, 21]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONFIGS.glob("*.json")))
+def test_the_manager_takes_the_groups_of_every_published_model(name):
+    for length in (100, 2048, 131_072):
+        of_model = plan(published(name), "1GiB", kv_dtype="bfloat16", lengths=[length], max_seqs=1)
+        assert len(of_model.layout.groups) <= 15
+        if of_model.layout.groups:
+            assert of_model.pool.nbytes == pytest.approx(2**30, rel=0.01)
+            assert of_model.manager().num_free_blocks == of_model.num_blocks
+
+
+def test_more_kinds_of_layers_than_groups_are_refused():
+    kinds = tuple((Attention(1, 8 * n, 8 * n),) for n in range(1, 17))
+    model = Architecture("made", kinds, 1, "float32")
+    with pytest.raises(PlanError, match="16 kinds of layers that attend; expected at most 15"):
+        make_layout(
+            model,
+            block_size=4,
+            kv_dtype="float32",
+            scales="tensor",
+            state_dtype="float32",
+            length=500,
+        )
 
 
 def test_a_plan_that_the_machine_cannot_allocate_is_an_error():

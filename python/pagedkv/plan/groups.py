@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from pagedkv import FullAttention, GroupSpec, SlidingWindow, SsmStateSpec
 from pagedkv.plan.accounting import page_bytes, scale_bytes, state_spec, token_bytes
+from pagedkv.plan.errors import PlanError
 from pagedkv.plan.layers import Architecture, PagedCache, State
 
 __all__ = ["Group", "Layout", "StateGroup", "make_layout"]
 
-# More tables are more work a step; with so many, layers that do not divide waste a few percent.
-MAX_GROUPS = 16
+# The most that `KVCacheManager` takes.
+MAX_GROUPS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def make_layout(
     length: int,
 ) -> Layout:
     """Groups for the model's caches, so that a sequence of `length` tokens takes the fewest bytes
-    (then the fewest groups, and at most 16 of them).
+    (then the fewest groups, and at most 15 of them). Raises `PlanError` for more kinds of layers.
 
     Layers of one kind need not divide evenly: the last group of a kind leaves places empty.
     """
@@ -147,6 +148,11 @@ def make_layout(
                 recurrent.setdefault(cache, []).append(index)
             else:
                 paged.setdefault(cache, []).append(index)
+    if len(paged) > MAX_GROUPS:
+        raise PlanError(
+            f"[plan.plan] {len(paged)} kinds of layers that attend; expected at most {MAX_GROUPS}, "
+            "the most groups of a KVCacheManager"
+        )
     states = tuple(
         StateGroup(state, tuple(layers), state_spec(state, len(layers), state_dtype))
         for state, layers in recurrent.items()
@@ -165,9 +171,8 @@ def make_layout(
 
     most = max(map(len, paged.values()), default=1)
     candidates = [divided(places) for places in range(1, most + 1)]
-    limit = max(MAX_GROUPS, len(paged))
     return min(
-        (layout for layout in candidates if len(layout.groups) <= limit),
+        (layout for layout in candidates if len(layout.groups) <= MAX_GROUPS),
         key=lambda layout: (layout.blocks(length) * layout.block_bytes, len(layout.groups)),
     )
 
