@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -254,6 +258,40 @@ def test_more_kinds_of_layers_than_groups_are_refused():
             state_dtype="float32",
             length=500,
         )
+
+
+RESIDENT = """
+import os, sys
+from pathlib import Path
+from pagedkv.plan import allocate, plan
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+made = plan(sys.argv[1], "128MiB", kv_dtype="bfloat16", lengths=[256])
+before = resident()
+pool = allocate(made)
+for arrays in pool.layers.values():
+    arrays.keys.fill(1)
+    arrays.values.fill(1)
+for states in pool.states:
+    for request in range(states.capacity):
+        slot = states.slot(states.alloc(request))
+        slot.ssm_state.fill(1)
+        slot.conv_state.fill(1)
+print((resident() - before) / made.pool.nbytes)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc/self/statm is missing")
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "gemma-2-9b", "qwen3-next-80b-a3b"])
+def test_the_operating_system_counts_what_the_plan_says_within_1_percent(name):
+    config = CONFIGS / f"{name}.json"
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT, config], capture_output=True, text=True, check=True
+    )
+    print(f"resident / planned: {done.stdout}")
+    assert float(done.stdout) == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_plan_that_the_machine_cannot_allocate_is_an_error():
