@@ -1,13 +1,13 @@
 """Trains the small language model that `pagedkv demo` runs: a Llama of bytes.
 
-    python tools/train_demo.py --work DIR [--steps 2000] [--out FOLDER]
+    python tools/train_demo.py --work DIR [--steps 3300] [--out FOLDER]
 
 Text: the docstrings of this interpreter's standard library (Python Software Foundation License),
-their first paragraphs, found by walking the sources with `ast`. Everything random comes from `--seed`;
-the same Python, torch and processor give the same weights. The state is written to DIR every few
-minutes, and a run that was cut off goes on from there. The learning rate stays constant until the
-last third, so a run may be stopped early with fewer `--steps`. `--out` gets what the demo reads:
-config.json, tokenizer.json, model.safetensors (bfloat16). Needs pagedkv[train].
+their first paragraphs, found by walking the sources with `ast`. Everything random comes from
+`--seed`; the same Python, torch and processor give the same weights. The state is written to DIR
+every two minutes, and a run that was cut off goes on from there. The learning rate stays constant
+until the last third, so a run may be stopped early with fewer `--steps`. `--out` gets what the demo
+reads: config.json, tokenizer.json, model.safetensors (bfloat16). Needs pagedkv[train].
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ class Attention(nn.Module):
             first, second = y.chunk(2, dim=-1)
             return y * cos + torch.cat((-second, first), dim=-1) * sin
 
-        q, k = rotate(split(self.q_proj(x), self.heads)), rotate(split(self.k_proj(x), self.kv_heads))
+        q, k = (
+            rotate(split(self.q_proj(x), self.heads)),
+            rotate(split(self.k_proj(x), self.kv_heads)),
+        )
         v = split(self.v_proj(x), self.kv_heads)
         k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -303,7 +306,11 @@ def train(arguments: argparse.Namespace) -> None:
         last = step == arguments.steps
         if step % 25 == 0 or last:
             speed = (step - first) / (time.monotonic() - started)
-            unseen = f", held out {held_out_loss(model, held_out):.3f}" if step % 100 == 0 or last else ""
+            unseen = (
+                f", held out {held_out_loss(model, held_out):.3f}"
+                if step % 100 == 0 or last
+                else ""
+            )
             print(f"step {step}: loss {mean:.3f}{unseen}, {speed:.2f} steps/s", flush=True)
         if last or time.monotonic() - saved_at > 120:
             state = {"model": model.state_dict(), "optims": [o.state_dict() for o in optims]}
@@ -312,8 +319,9 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         about = {
             "format": "pt",
-            "text": f"first paragraphs of the docstrings of Python {platform.python_version()}'s standard "
-            "library, Copyright Python Software Foundation, PSF License Version 2",
+            "text": "first paragraphs of the docstrings of Python "
+            f"{platform.python_version()}'s standard library, Copyright Python Software "
+            "Foundation, PSF License Version 2",
             "text_sha256": digest,
             "made_by": f"tools/train_demo.py --seed {arguments.seed} --steps {step}",
             "held_out_nats_per_byte": f"{held_out_loss(model, held_out):.3f}",
@@ -365,7 +373,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--work", type=Path, required=True, help="folder of the run's state")
     parser.add_argument("--out", type=Path, help="folder that gets the model")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--rows", type=int, default=8, help=f"of {CONTEXT} tokens, in a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -159,7 +159,10 @@ class _Show:
         self._left = len(requests)
         self._tokenizer = tokenizer
         self._live = LiveTexts(sys.stdout, prompts)
-        print(f"{len(requests):,} requests, {self._config.model.name}, {model.num_parameters:,} weights")
+        print(
+            f"{len(requests):,} requests, {self._config.model.name}, "
+            f"{model.num_parameters:,} weights"
+        )
         if self._config.system:
             print(f"system prompt of all: {printable(self._config.system)}")
         print()

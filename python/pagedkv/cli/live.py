@@ -69,6 +69,8 @@ class LiveTexts:
 
 def printable(text: str, stream: TextIO | None = None) -> str:
     """Without control characters, which a model may well write, and what `stream` cannot show."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     return shown.encode(encoding, "replace").decode(encoding)

@@ -133,7 +133,11 @@ class Engine:
         self._manager = KVCacheManager(config.num_blocks, config.block_size)
         longest = max((request.max_len for request in requests), default=1)
         self._cache = PagedCache(
-            model.config, config.num_blocks, config.block_size, dtype=config.kv_dtype, max_len=longest
+            model.config,
+            config.num_blocks,
+            config.block_size,
+            dtype=config.kv_dtype,
+            max_len=longest,
         )
         self.block_bytes = self._cache.block_bytes
         self._waiting = deque(requests)

@@ -11,8 +11,14 @@ from pagedkv.demo.engine import Engine, EngineConfig, Progress, Request
 from pagedkv.demo.prompts import PROMPTS, SYSTEM
 from pagedkv.demo.proof import Proof, prove
 from pagedkv.models import DOCSTRINGS, Llama, ModelError, Sampler, Tokenizer, load_tokenizer
+from pagedkv.models.blas import one_thread
 
 __all__ = ["DemoConfig", "DemoResult", "run_demo"]
+
+# Up to this hidden_size a batch's products are too small to be worth a second thread.
+SMALL = 512
+
+GREEDY = Sampler()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class DemoConfig:
     kv_dtype: str = "float32"
     max_running: int | None = None
     max_batch_tokens: int = 128
-    sampler: Sampler = Sampler()
+    sampler: Sampler = GREEDY
     verify: bool = True
 
     def prompt(self, number: int) -> str:
@@ -134,13 +140,14 @@ def run_demo(
     engine = Engine(model, engine_config, requests, config.sampler)
     if started is not None:
         started(model, tokenizer, requests)
-    for who in engine.run():
-        if advanced is not None:
-            advanced(who)
     proof = None
-    if config.verify:
-        exact = config.kv_dtype == "float32"
-        proof = prove(model, requests, config.sampler, exact=exact, progress=compared)
+    with one_thread(model.config.hidden_size <= SMALL):
+        for who in engine.run():
+            if advanced is not None:
+                advanced(who)
+        if config.verify:
+            exact = config.kv_dtype == "float32"
+            proof = prove(model, requests, config.sampler, exact=exact, progress=compared)
     return DemoResult(
         config=config,
         engine=engine_config,

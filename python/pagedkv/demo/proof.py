@@ -112,16 +112,16 @@ def prove(
         prompt = request.tokens[: request.num_prompt_tokens]
         cache.begin(np.array([row]), len(prompt))
         rows.append(model.forward(np.array(prompt), cache)[-1])
-    hidden, left = np.array(rows), np.arange(len(requests))
+    hidden, left = np.array(rows), list(range(len(requests)))
     place = 0
-    while len(left):
+    while left:
         for row, logits in zip(left, model.logits(hidden), strict=True):
             _compare(proof, requests[row], place, logits, sampler)
         place += 1
-        left = np.array([row for row in left if place < len(requests[row].generated)], np.int64)
-        if len(left):
+        left = [row for row in left if place < len(requests[row].generated)]
+        if left:
             fed = [requests[row].generated[place - 1] for row in left]
-            cache.begin(left)
+            cache.begin(np.array(left))
             hidden = model.forward(np.array(fed), cache)
         if progress is not None:
             progress(proof.compared, total)

@@ -157,8 +157,9 @@ class Llama:
         return logits
 
     def _rms_norm(self, x: Floats, weight: Floats) -> Floats:
-        mean = np.mean(x * x, axis=1, keepdims=True, dtype=np.float32)
-        return x * (weight / np.sqrt(mean + np.float32(self.config.rms_norm_eps)))
+        mean: Floats = np.mean(x * x, axis=1, keepdims=True, dtype=np.float32)
+        normed: Floats = x / np.sqrt(mean + np.float32(self.config.rms_norm_eps))
+        return normed * weight
 
     def _arrays(self) -> list[Floats]:
         arrays = [self._embedding, self._norm]
@@ -176,4 +177,5 @@ class Llama:
 def _silu(x: Floats) -> Floats:
     # By tanh, which does not overflow: 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2.
     half = x * np.float32(0.5)
-    return half * (1 + np.tanh(half))
+    silu: Floats = half * (1 + np.tanh(half))
+    return silu

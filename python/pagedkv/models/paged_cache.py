@@ -95,10 +95,11 @@ class PagedCache:
             q, k, v, batch.positions, self._rope, self._k[layer], self._v[layer],
             batch.slot_mapping, **shared,
         )  # fmt: skip
-        return ops.paged_attention(
+        out: Floats = ops.paged_attention(
             q, self._k[layer], self._v[layer], batch.block_tables, batch.seq_lens,
             query_start_loc=batch.query_start_loc, **shared,
         )  # fmt: skip
+        return out
 
     def _arrays(self) -> list[npt.NDArray[Any]]:
         scales = [each for pair in self._scales for each in pair if each is not None]

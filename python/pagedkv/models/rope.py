@@ -94,6 +94,6 @@ def cos_sin_table(
 
 def _number(raw: dict[str, Any], name: str) -> float:
     value = raw.get(name)
-    if type(value) not in (int, float) or not 0.0 < value < math.inf:
-        raise ModelError(f"[models.RopeScaling] {name} is {value!r:.40}; expected a number above 0")
-    return float(value)
+    if isinstance(value, (int, float)) and type(value) is not bool and 0.0 < value < math.inf:
+        return float(value)
+    raise ModelError(f"[models.RopeScaling] {name} is {value!r:.40}; expected a number above 0")

@@ -144,7 +144,9 @@ class SafetensorsFile:
     def _check_tiling(self, data_bytes: int) -> None:
         """The tensors lie one after the other: none overlaps another, nothing is in between."""
         end = 0
-        for name, info in sorted(self.tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        for name, info in sorted(
+            self.tensors.items(), key=lambda item: (item[1].begin, item[1].end)
+        ):
             if info.begin != end:
                 what = "overlaps the one before" if info.begin < end else "leaves a hole before it"
                 self._refuse(f"has a tensor '{name:.80}' that {what}", f"it to begin at byte {end}")
@@ -163,7 +165,8 @@ class SafetensorsFile:
 def as_float32(what: str, values: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
     """A float32 copy of an array that lies in a file as `dtype` says; `what` names it."""
     if dtype == "BF16":  # the upper half of a float32
-        return np.left_shift(values, 16, dtype="<u4").view("<f4").astype(np.float32, copy=False)
+        widened: npt.NDArray[np.uint32] = np.left_shift(values, 16, dtype=np.uint32)
+        return widened.view(np.float32)
     if dtype not in ("F16", "F32", "F64"):
         raise ModelError(f"[models.as_float32] {what} is {dtype}; expected BF16, F16, F32 or F64")
     return values.astype(np.float32)

@@ -124,7 +124,7 @@ def _byte_letters() -> list[str]:
     letters = []
     hidden = 0
     for byte in range(256):
-        shown = 0x21 <= byte <= 0x7E or 0xA1 <= byte <= 0xAC or 0xAE <= byte
+        shown = 0x21 <= byte <= 0x7E or 0xA1 <= byte <= 0xAC or byte >= 0xAE
         letters.append(chr(byte if shown else 256 + hidden))
         hidden += not shown
     return letters
