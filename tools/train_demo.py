@@ -1,6 +1,6 @@
 """Trains the small language model that `pagedkv demo` runs: a Llama of bytes.
 
-    python tools/train_demo.py --work DIR [--steps 3300] [--out FOLDER]
+    python tools/train_demo.py --work DIR [--steps 2700] [--out FOLDER]
 
 Text: the docstrings of this interpreter's standard library (Python Software Foundation License),
 their first paragraphs, found by walking the sources with `ast`. Everything random comes from
@@ -373,7 +373,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--work", type=Path, required=True, help="folder of the run's state")
     parser.add_argument("--out", type=Path, help="folder that gets the model")
-    parser.add_argument("--steps", type=int, default=3300)
+    parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--rows", type=int, default=8, help=f"of {CONTEXT} tokens, in a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
