@@ -8,25 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.demo_requests import GREEDY, PROMPTS, SYSTEM, model, requests
 
 from pagedkv.demo import Engine, EngineConfig, Request, prove
-from pagedkv.models import DOCSTRINGS, Llama, ModelError, Sampler
-
-GREEDY = Sampler()
-SYSTEM = list(b"Functions of Python's library.")
-PROMPTS = [b"Return ", b"Return the name", b"Set", b"Return ", b"A class for all the "]
-
-
-@cache
-def model() -> Llama:
-    return Llama.load(DOCSTRINGS)
-
-
-def requests(max_tokens: int = 20, prompts: list[bytes] = PROMPTS) -> list[Request]:
-    return [
-        Request(number, [256, *SYSTEM, 257, 256, *prompt], max_tokens)
-        for number, prompt in enumerate(prompts)
-    ]
+from pagedkv.models import ModelError, Sampler
 
 
 def served(
@@ -80,7 +65,7 @@ def test_the_system_prompt_is_computed_once() -> None:
     first = requests()[0].num_prompt_tokens  # alone in the first step
     batch, engine = served(EngineConfig(64, block_size=4, max_batch_tokens=first))
     shared = len(SYSTEM) + 3
-    assert [request.cached_tokens for request in batch][0] == 0
+    assert batch[0].cached_tokens == 0
     assert all(request.cached_tokens >= shared for request in batch[1:])
     assert engine.stats.hit_tokens == sum(request.cached_tokens for request in batch)
     prompt_tokens = sum(request.num_prompt_tokens for request in batch)

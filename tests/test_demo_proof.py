@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_demo_engine import GREEDY, model, requests
+from support.demo_requests import GREEDY, model, requests
 
 from pagedkv.demo import DemoConfig, DemoResult, Engine, EngineConfig, Request, prove, run_demo
 from pagedkv.demo.proof import ROUNDING

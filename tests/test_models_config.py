@@ -44,7 +44,7 @@ def test_the_numbers_are_read_by_hugging_faces_names(tmp_path: Path) -> None:
     assert config.eos_token_ids == (257,)
     assert config.token_values == 2 * 2 * 2 * 16
     assert (config.rope_theta, config.rope_scaling) == (10000.0, None)
-    assert not (config.attention_bias or config.mlp_bias or config.tie_word_embeddings)
+    assert not any((config.attention_bias, config.mlp_bias, config.tie_word_embeddings))
 
 
 def test_what_is_not_said_or_null_follows_from_the_rest(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support import plain_llama
 from support.llama_folders import SMALL, safetensors_bytes, weights_of, write_folder
+from support.llama_logits import dense_logits, paged_logits, random_tokens
 
-from pagedkv import KVCacheManager
 from pagedkv.models import (
     DOCSTRINGS,
     KV_DTYPES,
@@ -40,46 +40,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         }
     },
 }
-
-
-def random_tokens(count: int, seed: int = 1) -> list[int]:
-    return [int(t) for t in np.random.default_rng(seed).integers(0, 256, count)]
-
-
-def paged_logits(
-    model: Llama, texts: list[list[int]], *, chunk: int, dtype: str = "float32"
-) -> list[np.ndarray]:
-    """The logits of every token of some texts, computed together, `chunk` tokens a step."""
-    manager = KVCacheManager(64, 4)
-    cache = PagedCache(model.config, 64, 4, dtype=dtype)
-    ids = list(range(len(texts)))
-    for seq, text in enumerate(texts):
-        manager.add(seq, text, reuse=False)
-    manager.acquire(ids)
-    found: list[list[np.ndarray]] = [[] for _ in texts]
-    while any(manager.num_committed(s) < len(texts[s]) for s in ids):
-        counts = [min(chunk, len(texts[s]) - manager.num_scheduled(s)) for s in ids]
-        tokens = []
-        for s, count in enumerate(counts):
-            first = manager.num_scheduled(s)
-            tokens += texts[s][first : first + count]
-        batch = manager.schedule(ids, counts)
-        cache.begin(batch)
-        rows = model.logits(model.forward(np.array(tokens), cache))
-        for s, part in enumerate(np.split(rows, batch.query_start_loc[1:-1])):
-            found[s].append(part)
-        manager.commit(ids, counts)
-    return [np.concatenate(parts) for parts in found]
-
-
-def dense_logits(model: Llama, text: list[int], *, chunk: int) -> np.ndarray:
-    cache = DenseCache(model.config, 1, len(text))
-    parts = []
-    for first in range(0, len(text), chunk):
-        tokens = text[first : first + chunk]
-        cache.begin(np.array([0]), len(tokens))
-        parts.append(model.logits(model.forward(np.array(tokens), cache)))
-    return np.concatenate(parts)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -149,9 +109,7 @@ def test_weights_of_any_float_are_computed_in_float32(tmp_path: Path, dtype: str
     plain = Llama.load(write_folder(tmp_path / "a", weights=weights))
     other = Llama.load(write_folder(tmp_path / "b", weights=weights, dtype=dtype))
     text = random_tokens(8)
-    assert np.array_equal(
-        dense_logits(plain, text, chunk=8), dense_logits(other, text, chunk=8)
-    )
+    assert np.array_equal(dense_logits(plain, text, chunk=8), dense_logits(other, text, chunk=8))
 
 
 def test_a_model_in_several_files_is_the_same_model(tmp_path: Path) -> None:
@@ -171,9 +129,7 @@ def test_tensors_that_follow_from_the_configuration_are_left_alone(tmp_path: Pat
 
 def with_weights(tmp_path: Path, changes: dict[str, np.ndarray | None]) -> Path:
     weights = {**weights_of(SMALL), **changes}
-    return write_folder(
-        tmp_path, weights={name: w for name, w in weights.items() if w is not None}
-    )
+    return write_folder(tmp_path, weights={name: w for name, w in weights.items() if w is not None})
 
 
 @pytest.mark.parametrize(

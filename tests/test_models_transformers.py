@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_models_llama import dense_logits, paged_logits, random_tokens
+from support.llama_logits import dense_logits, paged_logits, random_tokens
 
 from pagedkv.demo import DemoConfig, run_demo
 from pagedkv.models import DOCSTRINGS, Llama

@@ -30,9 +30,7 @@ def inverse_frequencies(config: dict[str, Any]) -> list[float]:
     return found
 
 
-def logits(
-    config: dict[str, Any], weights: dict[str, np.ndarray], tokens: list[int]
-) -> np.ndarray:
+def logits(config: dict[str, Any], weights: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
     """``[len(tokens), vocab_size]`` float64."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]

@@ -18,6 +18,9 @@ __all__ = ["DemoConfig", "DemoResult", "run_demo"]
 # Up to this hidden_size a batch's products are too small to be worth a second thread.
 SMALL = 512
 
+# So many requests get a pool that holds them all at their longest.
+FEW = 4
+
 GREEDY = Sampler()
 
 
@@ -31,7 +34,7 @@ class DemoConfig:
         system: text before each prompt; may be empty.
         num_requests: None: one for each prompt.
         max_tokens: generated at most a request, fewer where the model's positions end.
-        num_blocks: None: half of what contiguous reservation would take.
+        num_blocks: None: half of what contiguous reservation would take; all of it for up to 4.
         verify: decode again with a dense cache, and compare.
     """
 
@@ -179,6 +182,6 @@ def _requests(config: DemoConfig, model: Llama, tokenizer: Tokenizer) -> list[Re
 
 
 def _default_blocks(requests: Sequence[Request], block_size: int) -> int:
-    """Half of what contiguous reservation takes, and at least the longest request."""
+    """Half of what contiguous reservation takes; for a few requests all of it."""
     longest = -(-max(request.max_len for request in requests) // block_size)
-    return max(longest, len(requests) * longest // 2)
+    return longest * max(min(len(requests), FEW), len(requests) // 2)
