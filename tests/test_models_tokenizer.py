@@ -101,6 +101,7 @@ def test_merged_tokens_are_read_by_the_package(tmp_path: Path) -> None:
     assert tokens == [0x61, 0x0A, 0x0A, 258, 0x65]
     assert tokenizer.decode([*tokens, EOS]) == "a\n\nthe"
     assert tokenizer.encode("", "the") == [258, 0x65]
+    assert tokenizer.encode("", "a\udcff") == [0x61, *"\ufffd".encode()]
 
 
 def test_a_vocabulary_that_the_package_refuses_is_named(tmp_path: Path) -> None:

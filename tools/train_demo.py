@@ -64,9 +64,8 @@ def summary(docstring: str) -> str:
     return text if fits and not laid_out and ">>>" not in text else ""
 
 
-def corpus() -> list[str]:
-    """The summary of every docstring of the standard library, each once, in the files' order."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+def corpus(root: Path) -> list[str]:
+    """The summary of every docstring of the modules in a folder, each once, in the files' order."""
     docs: dict[str, None] = {}
     for path in sorted(root.rglob("*.py")):
         if SKIPPED & set(path.relative_to(root).parts):
@@ -269,7 +268,7 @@ def held_out_loss(model: Llama, data: Data) -> float:
 
 def train(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
-    docs = corpus()
+    docs = corpus(Path(sysconfig.get_paths()["stdlib"]))
     digest = hashlib.sha256("\0".join(docs).encode("ascii")).hexdigest()
     # Every fortieth doc is held out, to tell learning from memory.
     held_out = Data(docs[::40])

@@ -76,6 +76,7 @@ class _PackageTokenizer:
 
     def encode(self, system: str, prompt: str) -> list[int]:
         text = f"{system}\n\n{prompt}" if system else prompt
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return list(self._tokenizer.encode(text).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
