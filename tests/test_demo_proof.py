@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.demo_requests import GREEDY, model, requests
 
-from pagedkv.demo import DemoConfig, DemoResult, Engine, EngineConfig, Request, prove, run_demo
+from pagedkv.demo import (
+    DemoConfig,
+    DemoResult,
+    Difference,
+    Engine,
+    EngineConfig,
+    Proof,
+    Request,
+    as_dict,
+    as_text,
+    prove,
+    run_demo,
+)
 from pagedkv.demo.proof import ROUNDING
-from pagedkv.demo.report import as_text
 from pagedkv.models import ModelError, PagedCache, Sampler
 
 DRAWN = Sampler(temperature=0.9, top_k=40, seed=5)
@@ -112,6 +124,24 @@ def test_a_cache_that_rounds_is_compared_and_not_called_identical() -> None:
     assert "int4 rounds keys and values" in last
 
 
+def test_the_last_line_and_the_json_tell_a_tie_from_a_mistake() -> None:
+    tie = Difference(request=1, place=2, token=3, expected=4, shortfall=1e-5, tie=True)
+    wrong = Difference(request=5, place=6, token=7, expected=8, shortfall=2.0, tie=False)
+    result = replace(demo(), proof=Proof(exact=True, compared=10, differences=[tie]))
+    last = as_text(result).splitlines()[-1]
+    assert last.startswith("identical   but for 1 of 10 greedy tokens")
+    assert "a tie within rounding: request 1, token 2, 1.0e-05 apart" in last
+    told = as_dict(result)["proof"]
+    assert (told["holds"], told["identical"], told["ties"]) == (True, False, 1)
+    result = replace(result, proof=Proof(exact=True, compared=10, differences=[tie, wrong]))
+    last = as_text(result).splitlines()[-1]
+    assert last.startswith("DIFFERENT   1 of 10 greedy tokens are not")
+    assert "first request 5, token 6: 7 instead of 8" in last
+    told = as_dict(result)["proof"]
+    assert (told["holds"], told["agreement"]) == (False, 0.8)
+    assert told["differences"][1]["shortfall"] == 2.0
+
+
 def test_a_tie_within_rounding_is_shown_and_is_no_failure() -> None:
     # The bytes 0x80 and 0x81 are alike to the model; their logits are then made to be the most.
     near = model_with_twins(gap=0.0)
@@ -151,6 +181,28 @@ class _Twins:
 
 def model_with_twins(gap: float) -> _Twins:
     return _Twins(gap)
+
+
+class _Gaps:
+    """Chooses greedily, and keeps how far the second likeliest was behind."""
+
+    def __init__(self) -> None:
+        self.smallest = np.inf
+
+    def choose(self, logits: np.ndarray, *_: int) -> int:
+        second, first = np.sort(logits)[-2:]
+        self.smallest = min(self.smallest, float(first - second))
+        return int(logits.argmax())
+
+
+@pytest.mark.parametrize("of", ["the command", "the tests"])
+def test_no_text_comes_near_a_tie(of: str) -> None:
+    # So that they are the same on every machine, whatever the order of its additions.
+    batch = run_demo(DemoConfig(verify=False)).requests if of == "the command" else served()
+    gaps = _Gaps()
+    recorder: Any = gaps
+    assert prove(model(), batch, recorder).identical
+    assert gaps.smallest > 1e-3
 
 
 @given(

@@ -11,12 +11,8 @@ from pagedkv.demo.engine import Engine, EngineConfig, Progress, Request
 from pagedkv.demo.prompts import PROMPTS, SYSTEM
 from pagedkv.demo.proof import Proof, prove
 from pagedkv.models import DOCSTRINGS, Llama, ModelError, Sampler, Tokenizer, load_tokenizer
-from pagedkv.models.blas import one_thread
 
 __all__ = ["DemoConfig", "DemoResult", "run_demo"]
-
-# Up to this hidden_size a batch's products are too small to be worth a second thread.
-SMALL = 512
 
 # So many requests get a pool that holds them all at their longest.
 FEW = 4
@@ -144,13 +140,12 @@ def run_demo(
     if started is not None:
         started(model, tokenizer, requests)
     proof = None
-    with one_thread(model.config.hidden_size <= SMALL):
-        for who in engine.run():
-            if advanced is not None:
-                advanced(who)
-        if config.verify:
-            exact = config.kv_dtype == "float32"
-            proof = prove(model, requests, config.sampler, exact=exact, progress=compared)
+    for who in engine.run():
+        if advanced is not None:
+            advanced(who)
+    if config.verify:
+        exact = config.kv_dtype == "float32"
+        proof = prove(model, requests, config.sampler, exact=exact, progress=compared)
     return DemoResult(
         config=config,
         engine=engine_config,

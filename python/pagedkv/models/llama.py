@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pagedkv.models.blas import one_thread
 from pagedkv.models.checkpoint import Checkpoint
 from pagedkv.models.config import LlamaConfig, read_config
 from pagedkv.models.errors import ModelError
@@ -21,6 +22,9 @@ Floats = npt.NDArray[np.float32]
 
 # Tensors that older exports hold and that follow from config.json.
 DERIVED = ("rotary_emb.inv_freq",)
+
+# Up to this hidden_size a batch's products are too small to be worth a second thread.
+SMALL = 512
 
 
 class Cache(Protocol):
@@ -102,6 +106,7 @@ class Llama:
             ModelError: a tensor is missing, unknown, or of another shape or dtype.
         """
         self.config = config
+        self._small = config.hidden_size <= SMALL
         shape = (config.vocab_size, config.hidden_size)
         self._embedding = checkpoint.float32("model.embed_tokens.weight", shape)
         self._layers = [_Layer(config, checkpoint, i) for i in range(config.num_hidden_layers)]
@@ -137,6 +142,16 @@ class Llama:
         Returns:
             ``[num_tokens, hidden_size]``; `logits` of those rows whose next token is wanted.
         """
+        with one_thread(self._small):
+            return self._forward(tokens, cache)
+
+    def logits(self, hidden: Floats) -> Floats:
+        """``[n, vocab_size]`` of hidden states ``[n, hidden_size]``."""
+        with one_thread(self._small):
+            logits: Floats = hidden @ self._head.T
+        return logits
+
+    def _forward(self, tokens: npt.NDArray[np.integer[Any]], cache: Cache) -> Floats:
         config = self.config
         heads, kv_heads, dim = (
             config.num_attention_heads, config.num_key_value_heads, config.head_dim,
@@ -150,11 +165,6 @@ class Llama:
             gate, up = np.split(layer.gate_up(self._rms_norm(x, layer.mlp_norm)), 2, axis=1)
             x = x + layer.down(_silu(gate) * up)
         return self._rms_norm(x, self._norm)
-
-    def logits(self, hidden: Floats) -> Floats:
-        """``[n, vocab_size]`` of hidden states ``[n, hidden_size]``."""
-        logits: Floats = hidden @ self._head.T
-        return logits
 
     def _rms_norm(self, x: Floats, weight: Floats) -> Floats:
         mean: Floats = np.mean(x * x, axis=1, keepdims=True, dtype=np.float32)
