@@ -23,8 +23,9 @@ from pagedkv.models import DenseCache, Llama, Sampler
 
 __all__ = ["ROUNDING", "Difference", "Proof", "prove"]
 
-# Of the largest logit in size: what two orders of addition in float32 may differ by. Models that
-# were measured differ by a hundredth of it, mistakes in a cache by more than a thousand times.
+# Of the largest logit in size: what two orders of addition in float32 may differ by. The model of
+# the package differs by a hundredth of that, and with keys and values of a block swapped by some
+# thousand times that.
 ROUNDING = 1e-4
 
 
