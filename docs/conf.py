@@ -88,7 +88,10 @@ def shorten(
 
 DTYPE_LIKE = r"(dtype: )[^=]*_dtype_like[^=]*(?= =)"
 ARRAY_LIKE = r"(values: ).*_array_like.*_NestedSequence\[[^\]]*\]"
-ND_ARRAY = r"~?(numpy\.)?ndarray\[~?(typing\.)?(tuple\[)?(~?typing\.)?Any(, \.\.\.\])?, ~?(numpy\.)?dtype\[([\w.~]+)\]\]"
+ND_ARRAY = (
+    r"~?(numpy\.)?ndarray\[~?(typing\.)?(tuple\[)?(~?typing\.)?Any(, \.\.\.\])?, "
+    r"~?(numpy\.)?dtype\[([\w.~]+)\]\]"
+)
 PLAIN_TYPES = {
     ": ~typing.Any": "",
     ": typing.Any": "",

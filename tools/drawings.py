@@ -1,7 +1,7 @@
 """Writes the drawings of docs/concepts: python tools/drawings.py [--check] [--dark FOLDER].
 
-Plain SVG, light or dark as the reader's system is, on a ground of its own, so that it can be read on
-any page. Colours are those of Okabe and Ito, which the colour-blind can tell apart; what a colour
+Plain SVG, light or dark as the reader's system is, on a ground of its own, so that it can be read
+on any page. Colours are those of Okabe and Ito, which the colour-blind can tell apart; what a colour
 says, a letter or a line says too.
 """
 
@@ -242,8 +242,8 @@ def split_kv() -> Drawing:
         d.arrow((x + 100, 222), (380, 250))
     d.box(280, 254, 200, 32, "b", "o = Σ wᵢ·oᵢ")
     d.text(500, 274, "wᵢ = exp(lseᵢ - lse)", anchor="start", size=13, mono=True)
-    d.text(20, 312, "Any thread may do any piece; pieces are merged in their order, so the bits are "
-           "the same.", anchor="start", size=13, faint=True)  # fmt: skip
+    said = "Any thread may do any piece. They are merged in order, so the bits are the same."
+    d.text(20, 312, said, anchor="start", size=13, faint=True)
     return d
 
 
@@ -258,7 +258,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail where a file is not what it says")
+    parser.add_argument("--check", action="store_true", help="fail where a file is stale")
     parser.add_argument("--dark", type=Path, metavar="FOLDER", help="write the dark ones there")
     arguments = parser.parse_args()
     stale = []

@@ -1,7 +1,7 @@
 """The C++ reference: runs doxygen, finds what has no comment, and shows a header's contents.
 
-``cpp-header`` names what a header declares, and breathe's directives show each. A warning of doxygen
-is one of Sphinx, so that ``-W`` stops at both.
+``cpp-header`` names what a header declares, and breathe's directives show each. A warning of
+doxygen is one of Sphinx, so that ``-W`` stops at both.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def description_of(xml: Path, header: str) -> ElementTree.Element | None:
     return None
 
 
-def directives(
-    header: str, described: ElementTree.Element, xml: Path
-) -> Iterator[list[str]]:
+def directives(header: str, described: ElementTree.Element, xml: Path) -> Iterator[list[str]]:
     """The lines of a directive for each thing that a header declares."""
     found: list[tuple[int, list[str]]] = []
     for inner in [*described.iter("innerclass"), *described.iter("innerconcept")]:
