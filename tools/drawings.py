@@ -1,8 +1,8 @@
 """Writes the drawings of docs/concepts: python tools/drawings.py [--check] [--dark FOLDER].
 
 Plain SVG, light or dark as the reader's system is, on a ground of its own, so that it can be read
-on any page. Colours are those of Okabe and Ito, which the colour-blind can tell apart; what a colour
-says, a letter or a line says too.
+on any page. Colours are those of Okabe and Ito, which the colour-blind can tell apart; what a
+colour says, a letter or a line says too.
 """
 
 from __future__ import annotations
