@@ -30,18 +30,16 @@ nitpicky = True
 # Pages are Markdown that a code host shows as well; links to headings have the host's anchors.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
-suppress_warnings = ["toc.empty_glob"]  # a list of pages may grow
 
 html_theme = "furo"
 html_title = f"pagedkv {release}"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
 default_role = "code"
+smartquotes = False  # two dashes are an option of a command
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_docstring_signature = True
