@@ -31,7 +31,7 @@ class CommandLine(SphinxDirective):
         holder = nodes.section()
         holder.document = self.state.document
         nested_parse_with_titles(self.state, StringList(lines, "command line"), holder)
-        return holder.children
+        return list(holder.children)
 
 
 def commands() -> list[argparse.ArgumentParser]:

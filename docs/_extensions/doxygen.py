@@ -87,7 +87,7 @@ class CppHeader(SphinxDirective):
         lines = [line for directive in directives(header, described, xml) for line in directive]
         holder = nodes.Element()
         self.state.nested_parse(StringList(lines, header), self.content_offset, holder)
-        return holder.children
+        return list(holder.children)
 
 
 def description_of(xml: Path, header: str) -> ElementTree.Element | None:
