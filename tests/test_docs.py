@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -22,7 +23,7 @@ DATA = ROOT / "tests" / "data"
 SHOWN = re.compile(r"It prints:\n\n```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Languages of blocks that nothing can run: layouts, messages, formulas, parts of the site.
-PROSE = {"text", ""}
+PROSE = {"text"}
 # Commands that a page tells and this file does not run, and where they are.
 ELSEWHERE = {
     "python3 -m venv": "CI installs so",
@@ -31,9 +32,10 @@ ELSEWHERE = {
     "c++": "the C++ blocks are compiled with these flags",
     "cmake": "tests/test_consumers.py configures and builds",
     "python -m pagedkv.bench": "tests/test_bench_command.py",
+    "python tools/": "tests of its own, where it takes less than an hour",
 }
-# A word that the reader replaces: then the command shows a form.
-PLACEHOLDER = re.compile(r"(?<![\w-])[A-Z][A-Z_]+(?![\w=.-])|[<>]|\.\.\.")
+# A word that the reader replaces, or a folder that only the reader has: the command shows a form.
+PLACEHOLDER = re.compile(r"(?<![\w-])[A-Z][A-Z_]+(?![\w=.-])|[<>]|\.\.\.|\s(~/|build/|\S+/(\s|$))")
 
 
 def name(block: Block) -> str:
@@ -159,6 +161,21 @@ SHELL = [
 ]
 
 
+# config.json of the commands: the form of Hugging Face, a small Llama.
+MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 256,
+}
+
+
 def is_run_here(command: str) -> bool:
     return command.startswith(("pagedkv ", "python examples/")) and not PLACEHOLDER.search(command)
 
@@ -183,8 +200,7 @@ def test_a_command_of_a_page_runs_and_prints_what_is_shown(
         pytest.importorskip("matplotlib", reason="matplotlib is missing")
     shutil.copy(DATA / "azure_sample.csv", tmp_path / "trace.csv")
     shutil.copy(DATA / "mooncake_sample.jsonl", tmp_path / "trace.jsonl")
-    model = '{"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}'
-    (tmp_path / "config.json").write_text(model, encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(MODEL), encoding="utf-8")
     printed = run_ok([sys.executable, *words[1:]], tmp_path)
     if shown:
         assert shape(printed) == shape(shown), f"{command} printed\n{printed}"
@@ -202,7 +218,11 @@ def test_every_command_of_a_page_is_run_here_or_elsewhere() -> None:
 def test_every_block_of_a_page_is_of_a_kind_that_a_test_knows(page: Path) -> None:
     known = PROSE | {"python", "cpp", "cmake", "sh", "bash", "console"}
     for block in blocks(page):
-        assert block.language in known or block.language.startswith("{"), block.name
+        assert block.language in known or block.language.startswith("{"), (
+            f"{block.name}: language {block.language!r}; expected {', '.join(sorted(known))}"
+        )
+        if block.language == "text":
+            assert not block.text.startswith(("pagedkv ", "$ ")), f"{block.name}: expected sh"
 
 
 def test_an_optional_package_that_is_missing_is_named() -> None:
@@ -213,7 +233,9 @@ def test_an_optional_package_that_is_missing_is_named() -> None:
 
 def test_a_placeholder_is_told_from_a_command() -> None:
     assert PLACEHOLDER.search("pagedkv demo --model DIR")
-    assert PLACEHOLDER.search("pagedkv replay TRACE --blocks N") is not None
+    assert PLACEHOLDER.search("pagedkv replay TRACE --blocks N")
+    assert PLACEHOLDER.search("pagedkv demo --model ~/models/llama --requests 4")
+    assert PLACEHOLDER.search("pagedkv plan Llama-3.1-8B/ --memory 80GiB")
     assert not PLACEHOLDER.search("pagedkv replay trace.jsonl --memory 8GiB")
 
 
