@@ -6,6 +6,7 @@ They are read from the parser itself, so that the page names what the program ta
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,4 +81,4 @@ def indented(text: str) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("*", r"\*").replace("`", r"\`").replace("|", r"\|")
+    return re.sub(r"([\\*`|_])", r"\\\1", text)
