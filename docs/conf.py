@@ -58,7 +58,7 @@ cpp_maximum_signature_line_length = 80
 # What others document, and what a signature names but no page explains.
 nitpick_ignore_regex = [
     ("py:class", r"(numpy|collections|pathlib|types|typing)\..*"),
-    ("py:class", r"(NDArray|ArrayLike|DTypeLike|integer|float64|int32|int64)"),
+    ("py:class", r"(NDArray|ndarray|ArrayLike|DTypeLike|Figure|integer|float\d+|u?int\d+)"),
     ("py:class", r"pagedkv\.ops\.(arrays|data)\.\w+"),  # type variables and aliases
     ("py:class", r"pagedkv\.replay\.storage\.S"),
     ("cpp:identifier", r"(pagedkv|pagedkv::cpu|cpu|detail(::.*)?)"),  # namespaces
@@ -77,6 +77,8 @@ def shorten(
         part = re.sub(ARRAY_LIKE, r"\1ArrayLike", part)
         part = re.sub(ND_ARRAY, r"NDArray[\7]", part)
         part = re.sub(r"\(self(: [\w.]+)?(, )?", "(", part)
+        if not name.startswith("pagedkv.plan."):  # which has a Batch of its own
+            part = re.sub(r"(?<![\w.])Batch\b", "pagedkv.Batch", part)
         for long, plain in PLAIN_TYPES.items():
             part = part.replace(long, plain)
         return part
@@ -88,13 +90,13 @@ DTYPE_LIKE = r"(dtype: )[^=]*_dtype_like[^=]*(?= =)"
 ARRAY_LIKE = r"(values: ).*_array_like.*_NestedSequence\[[^\]]*\]"
 ND_ARRAY = (
     r"~?(numpy\.)?ndarray\[~?(typing\.)?(tuple\[)?(~?typing\.)?Any(, \.\.\.\])?, "
-    r"~?(numpy\.)?dtype\[([\w.~]+)\]\]"
+    r"~?(numpy\.)?dtype\[([\w.~]+)(\[[\w.~]+\])?\]\]"
 )
 PLAIN_TYPES = {
     ": ~typing.Any": "",
     ": typing.Any": "",
     ": Any": "",
-    "pagedkv._core.": "",
+    "pagedkv._core.": "pagedkv.",
     "collections.abc.": "",
     "numpy.typing.": "",
     "numpy.integer[typing.Any]": "integer",

@@ -19,7 +19,17 @@ DOC_ROLE = re.compile(r":doc:`(?:[^`<]*<)?(?P<target>[^`>]+)>?`")
 RST_TOCTREE = re.compile(r"^\.\. toctree::\n(?P<text>(?:(?: {3}.*)?\n)+)", re.MULTILINE)
 # Headers whose contents no page shows: parts that no program includes by itself.
 PRIVATE = ("detail/", "core/eviction/", "core/manager/", "cpu/simd/", "cpu/kernels/")
-PUBLIC_MODULES = ["pagedkv", "pagedkv.ops", "pagedkv.errors", "pagedkv.metal", "pagedkv.replay"]
+PUBLIC_MODULES = [
+    "pagedkv",
+    "pagedkv.demo",
+    "pagedkv.errors",
+    "pagedkv.metal",
+    "pagedkv.models",
+    "pagedkv.ops",
+    "pagedkv.plan",
+    "pagedkv.replay",
+    "pagedkv.show",
+]
 
 
 def relative(page: Path) -> str:
@@ -118,7 +128,9 @@ def documented_objects() -> list[object]:
         for line in page.read_text(encoding="utf-8").splitlines():
             if line.startswith(".. currentmodule:: "):
                 module = line.split()[-1]
-            elif match := re.match(r"\.\. auto(class|function|exception|data):: (\w+)$", line):
+            elif match := re.match(
+                r"\.\. (?:auto|py:)(class|function|exception|data):: (\w+)$", line
+            ):
                 found.append(getattr(importlib.import_module(module), match[2]))
     return found
 
