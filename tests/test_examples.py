@@ -53,6 +53,31 @@ def output(*command: str | Path) -> str:
     return done.stdout
 
 
+# To be read in one language, and so not in the other.
+TUTORIAL = """\
+two blocks: 0 1
+held once more: True - given back: True
+needed 6, free 5, in use 1
+table: [5 2 4] - room for 12 tokens
+token 6 is in slot 10
+positions:    [ 0  1  2  3  4  5  6  7  8  9 10 11 12]
+slot mapping: [ 0  1  2  3  4  5  6  7  8  9 10 11 12]
+block table:  [0 1 2 3]
+paged attention is dense attention: True
+10 of 11 tokens of the second prompt were cached
+its table: [0 1 4] - to copy first: [[2, 4]]
+attention over reused keys is the same: True
+lengths after 20 steps: [33, 31]
+64 tokens in 15 blocks: 60 slots, where 256 were reserved
+blocks that both hold: [0, 1]
+blocks free at the end: 64
+"""
+
+
+def test_the_tutorial_runs() -> None:
+    assert output(sys.executable, "-W", "error", EXAMPLES / "tutorial.py") == TUTORIAL
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_python_example_runs(name: str) -> None:
     assert output(sys.executable, EXAMPLES / f"{name}.py") == EXPECTED[name]

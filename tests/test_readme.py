@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.markdown import ROOT, Block, blocks
+from support.programs import cpp_compiler, run_ok
 
 import pagedkv
 
@@ -22,24 +21,6 @@ INSTALL_AND_TEST = "python3 -m venv .venv && .venv/bin/pip install '.[test]' && 
 
 def name(block: Block) -> str:
     return block.name
-
-
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-
-
-def run_ok(command: list[str], folder: Path) -> str:
-    done = run(command, folder)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def cpp_compiler() -> str:
-    candidates = [os.environ.get("CXX"), "g++", "clang++", "c++"]
-    for candidate in filter(None, candidates):
-        if shutil.which(candidate):
-            return candidate
-    pytest.skip("a C++ compiler (g++ or clang++) is missing")
 
 
 def commands_of_the_readme() -> list[str]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+# A directive of the site, ```{toctree} for instance, is a block whose language has braces.
+FENCE = re.compile(
+    r"^```(?P<language>[\w{}+-]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
-def blocks(page: Path, language: str | None = None) -> list[Block]:
-    """The fenced blocks of a page in order, of one language if one is named."""
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The fenced blocks of a page in order, of some languages if any are named."""
     source = page.read_text(encoding="utf-8")
     found = [
         Block(
@@ -31,7 +34,7 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
         )
         for match in FENCE.finditer(source)
     ]
-    return [block for block in found if language in (None, block.language)]
+    return [block for block in found if not languages or block.language in languages]
 
 
 def pages() -> list[Path]:

@@ -19,7 +19,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "config",
         help=text,
-        description=text.capitalize() + "; one path a line, in the order of the options here.",
+        description=text.replace("show", "Show", 1)
+        + "; one path a line, in the order of the options here.",
         epilog="cmake -Dpagedkv_DIR=$(pagedkv config --cmakedir) ...",
     )
     parser.add_argument("--cmakedir", action="store_true", help="for pagedkv_DIR in CMake")

@@ -166,7 +166,7 @@ class KvCache {
   }
 
   /// Back to `num_tokens` tokens, if there are more; blocks that are not needed go back.
-  /// @throws the backend's own error; then the cache is shorter all the same, and the next call
+  /// @throws Error of the backend; then the cache is shorter all the same, and the next call
   ///         rewrites the device.
   void truncate(Context& ctx, std::size_t num_tokens) {
     fork_guard_.check("KvCache.truncate");

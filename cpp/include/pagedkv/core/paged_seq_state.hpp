@@ -119,8 +119,8 @@ class PagedSeqState {
   }
 
   /// The same, and resets the device: table all -1, length 0.
-  /// @throws as above; the backend's own error, and then the blocks are given back all the same and
-  ///         the next calls rewrite the device.
+  /// @throws InvalidSlotError as above; the backend's own error, and then the blocks are given back
+  ///         all the same and the next calls rewrite the device.
   void release(Context& ctx, BlockAllocator& alloc) {
     fork_guard_.check("PagedSeqState.release");
     release(alloc);

@@ -21,13 +21,13 @@ class SequencePool {
   using Variant = std::variant<KvCachePool, SsmStatePool>;
 
   /// A pool of `num_pages` slabs of `page_size` values.
-  /// @throws as `KvCachePool`.
+  /// Throws what `KvCachePool` does.
   static SequencePool kv(std::size_t page_size, std::size_t num_pages,
                          DType dtype = DType::float32) {
     return SequencePool(KvCachePool(page_size, num_pages, dtype));
   }
   /// A pool of `capacity` slots of `spec`.
-  /// @throws as `SsmStatePool`.
+  /// Throws what `SsmStatePool` does.
   static SequencePool ssm(std::size_t capacity, const SsmStateSpec& spec) {
     return SequencePool(SsmStatePool(capacity, spec));
   }

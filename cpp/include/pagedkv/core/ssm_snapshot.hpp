@@ -25,7 +25,7 @@ namespace pagedkv::inline v0_1 {
 class SsmSnapshot {
  public:
   /// All zero, at position 0.
-  /// @throws as `SsmStateSpec::validate`; std::bad_alloc.
+  /// Throws what `SsmStateSpec::validate` does; std::bad_alloc.
   explicit SsmSnapshot(const SsmStateSpec& spec)
       : spec_((spec.validate(), spec)), payload_(spec.ssm_bytes() + spec.conv_bytes()) {}
 

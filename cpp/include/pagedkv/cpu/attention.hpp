@@ -94,7 +94,7 @@ class Plan {
 /// result depends, bit for bit, on nothing but that sequence: not on the rest of the batch, and not
 /// on the number of threads. O(queries * tokens they see); allocates the plan and working memory.
 /// @param call  checked: see `check_attention`.
-/// @throws std::bad_alloc, with nothing written.
+/// @throws std::bad_alloc with nothing written.
 template <Executor E>
 void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
   const detail_attention::Plan plan(call, kernels);
@@ -137,7 +137,7 @@ void attend(const AttentionCall& call, E& executor, const Kernels& kernels) {
 }
 
 /// `attend`, checked: paged attention, and with `q_rope` and `k_rope_cache` that of MLA.
-/// @throws what `check_attention` and `attend` do, with nothing written.
+/// Throws what `check_attention` and `attend` do, with nothing written.
 template <Executor E>
 void paged_attention(const AttentionCall& call, E& executor, const Kernels& kernels,
                      const char* where = "cpu.paged_attention") {

@@ -12,7 +12,7 @@ namespace pagedkv::inline v0_1::cpu {
 /// Writes the latent and the rotary rows of n tokens to their slots, as `write_kv` does. Errors
 /// name `ckv` as k, `kpe` as v. O(bytes).
 /// @param where  the function that errors name.
-/// @throws as `write_kv`.
+/// Throws what `write_kv` does.
 template <Executor E>
 void mla_write(const MlaWriteCall& call, E& executor, const Kernels& kernels,
                const char* where = "cpu.mla_write") {

@@ -224,6 +224,7 @@ struct VisibleTokens {
   std::int64_t begin = 0;
 };
 
+/// Those of a sequence, whose new tokens are its last ones.
 [[nodiscard]] inline VisibleTokens visible_tokens(const AttentionCall& call,
                                                   std::int64_t seq) noexcept {
   const std::int64_t length = call.seq_lens[seq], context = length - call.query_len(seq);
@@ -234,7 +235,7 @@ struct VisibleTokens {
 
 /// Checks everything but the lengths, starts and block ids, which another device may hold. O(1).
 /// @param where  names the function in messages.
-/// @throws ShapeError, UnsupportedError for what is not computed.
+/// @throws ShapeError and UnsupportedError, the latter for what is not computed.
 inline void check_attention_arrays(const char* where, const AttentionCall& call) {
   using namespace detail_check_attention;
   check_arrays(where, call);
@@ -262,7 +263,8 @@ inline void check_attention_arrays(const char* where, const AttentionCall& call)
 /// Checks everything that `attend` takes for granted. Block ids are looked at only where their
 /// tokens are read: those of tokens that a window hides may be anything. O(num_seqs + blocks read).
 /// @param where  names the function in messages.
-/// @throws ShapeError, InvalidSlotError for a block id, UnsupportedError for what is not computed.
+/// @throws ShapeError and, for a block id, InvalidSlotError; UnsupportedError for what is not
+///         computed.
 inline void check_attention(const char* where, const AttentionCall& call) {
   using namespace detail_check_attention;
   check_attention_arrays(where, call);

@@ -22,6 +22,7 @@ namespace pagedkv::inline v0_1 {
 /// The bytes of an array: runs of `run()` bytes, repeated in up to three dimensions.
 class MemoryRegion {
  public:
+  /// So many runs, so far apart.
   struct Dimension {
     std::int64_t size;
     std::int64_t stride;  ///< in bytes

@@ -17,6 +17,7 @@ enum class Layout : unsigned char {
   nhd,  ///< `[block_size, num_kv_heads, head_dim]`
 };
 
+/// "HND" or "NHD".
 [[nodiscard]] constexpr std::string_view layout_name(Layout layout) noexcept {
   return layout == Layout::hnd ? "HND" : "NHD";
 }

@@ -34,14 +34,14 @@ struct SlotMove {
 /// One group's metadata of a batch, in arrays that kernels take as they are. Strides never change,
 /// so that a captured graph may hold the addresses. int32 unless said.
 struct GroupBatch {
-  std::span<std::int32_t> block_tables;      // [max_seqs, max_blocks_per_seq], padded
-  std::span<std::int64_t> slot_mapping;      // [max_tokens]
-  std::span<std::int32_t> kv_indptr;         // [max_seqs + 1]
-  std::span<std::int32_t> kv_indices;        // [max_seqs * max_blocks_per_seq], live blocks alone
-  std::span<std::int32_t> kv_last_page_len;  // [max_seqs]
-  std::span<std::int32_t> kv_start;          // [max_seqs] first token behind holes of the table
-  std::span<std::int32_t> state_slots;       // [max_seqs] ssm: where the state is
-  std::vector<BlockCopy> copies;             // to do before the step writes
+  std::span<std::int32_t> block_tables;  ///< `[max_seqs, max_blocks_per_seq]`, padded
+  std::span<std::int64_t> slot_mapping;  ///< `[max_tokens]`
+  std::span<std::int32_t> kv_indptr;     ///< `[max_seqs + 1]`
+  std::span<std::int32_t> kv_indices;    ///< `[max_seqs * max_blocks_per_seq]`, live blocks alone
+  std::span<std::int32_t> kv_last_page_len;  ///< `[max_seqs]`
+  std::span<std::int32_t> kv_start;          ///< `[max_seqs]` first token behind holes of the table
+  std::span<std::int32_t> state_slots;       ///< `[max_seqs]` ssm: where the state is
+  std::vector<BlockCopy> copies;             ///< to do before the step writes
 };
 
 /// The metadata of one step: arrays for every sequence, and for every group. The memory is the

@@ -18,10 +18,10 @@ enum class GroupKind : std::uint8_t { full_attention, sliding_window, ssm };
 struct GroupSpec {
   GroupKind kind = GroupKind::full_attention;
   std::size_t block_size = 0;
-  std::size_t window = 0;       // sliding_window: a query sees this many tokens, its own too
-  std::size_t sink_tokens = 0;  // sliding_window: first tokens that stay visible
-  std::size_t checkpoint_interval = 0;  // ssm: tokens between states that are kept for reuse
-  int shift = -1;  // log2 of a block_size that is a power of two: division is slow
+  std::size_t window = 0;       ///< sliding_window: a query sees this many tokens, its own too
+  std::size_t sink_tokens = 0;  ///< sliding_window: first tokens that stay visible
+  std::size_t checkpoint_interval = 0;  ///< ssm: tokens between states that are kept for reuse
+  int shift = -1;  ///< log2 of a block_size that is a power of two: division is slow
 
   static GroupSpec full_attention(std::size_t block_size = 0) {
     return {.kind = GroupKind::full_attention, .block_size = block_size};

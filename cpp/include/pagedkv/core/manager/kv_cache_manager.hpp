@@ -42,7 +42,7 @@ class BasicKVCacheManager : public ManagerUpkeep<Hash> {
   using typename Base::Sequence;
 
  public:
-  /// @throws ShapeError, CapacityError for options that make no sense; std::bad_alloc.
+  /// @throws ShapeError or CapacityError for options that make no sense; std::bad_alloc.
   explicit BasicKVCacheManager(ManagerOptions options, std::optional<Hash> hash = std::nullopt)
       : Base(std::move(options), std::move(hash)),
         room_(store_, blocks_, options_),

@@ -23,6 +23,7 @@ inline constexpr std::size_t kMaxGroups = 15;
 /// half of them are for those without a block: salts, and tokens whose block was given back.
 inline constexpr std::size_t kMaxCachedBlocks = std::size_t{1} << 27;
 
+/// What a manager is made with.
 struct ManagerOptions {
   std::size_t num_blocks = 0;   ///< ids [0, num_blocks), shared by all groups
   std::size_t block_size = 16;  ///< tokens a block of groups that do not name their own
@@ -48,7 +49,7 @@ struct AddOptions {
 };
 
 /// The same with every group's block size filled in.
-/// @throws ShapeError, CapacityError for options that make no sense.
+/// @throws ShapeError or CapacityError for options that make no sense.
 [[nodiscard]] inline ManagerOptions resolved(ManagerOptions options) {
   constexpr const char* where = "KVCacheManager";
   if (options.num_blocks > BlockAllocator::kMaxCapacity) {
@@ -77,13 +78,14 @@ struct AddOptions {
 
 /// Why a prompt's hit was shorter than the prompt.
 enum class MissReason : std::uint8_t {
-  never_seen,     // nobody computed the next block
-  evicted,        // somebody did, and it was evicted since
-  other_salt,     // another salt has a prompt that begins like this
-  no_checkpoint,  // the tokens are known, but no state was kept at their end
-  window_lost,    // the tokens are known, but the window before them was given back
+  never_seen,     ///< nobody computed the next block
+  evicted,        ///< somebody did, and it was evicted since
+  other_salt,     ///< another salt has a prompt that begins like this
+  no_checkpoint,  ///< the tokens are known, but no state was kept at their end
+  window_lost,    ///< the tokens are known, but the window before them was given back
 };
 inline constexpr std::size_t kNumMissReasons = 5;
+/// Its name, as `Stats.miss_reasons` has it in Python.
 [[nodiscard]] constexpr std::string_view miss_reason_name(MissReason reason) noexcept {
   constexpr std::array<std::string_view, kNumMissReasons> names{
       "never_seen", "evicted", "other_salt", "no_checkpoint", "window_lost"};
@@ -92,10 +94,11 @@ inline constexpr std::size_t kNumMissReasons = 5;
 
 /// Counts of prefix reuse. The hit rate is `hit_tokens / queried_tokens`.
 struct ReuseCounts {
-  std::uint64_t queries = 0;         // sequences that asked by acquire
-  std::uint64_t queried_tokens = 0;  // tokens that they knew, less the one that always is computed
-  std::uint64_t hit_tokens = 0;      // of these, found
-  std::array<std::uint64_t, kNumMissReasons> misses{};  // queries that fell short, by reason
+  std::uint64_t queries = 0;  ///< sequences that asked by acquire
+  std::uint64_t queried_tokens =
+      0;                         ///< tokens that they knew, less the one that always is computed
+  std::uint64_t hit_tokens = 0;  ///< of these, found
+  std::array<std::uint64_t, kNumMissReasons> misses{};  ///< queries that fell short, by reason
 
   friend bool operator==(const ReuseCounts&, const ReuseCounts&) = default;
 
@@ -113,12 +116,13 @@ struct ReuseCounts {
   }
 };
 
+/// What a manager has and did, at the time of the call.
 struct ManagerStats {
   ReuseCounts reuse;
   std::size_t num_sequences = 0;
-  std::size_t num_blocks = 0;         // all that are handed out, the null block not counted
-  std::size_t num_free_blocks = 0;    // that schedule could take: unused, or cached and evictable
-  std::size_t num_cached_blocks = 0;  // in the prefix index, in use or not
+  std::size_t num_blocks = 0;         ///< all that are handed out, the null block not counted
+  std::size_t num_free_blocks = 0;    ///< that schedule could take: unused, or cached and evictable
+  std::size_t num_cached_blocks = 0;  ///< in the prefix index, in use or not
   std::uint64_t evictions = 0;
   std::uint64_t preemptions = 0;
   std::uint64_t block_copies = 0;
@@ -132,9 +136,10 @@ struct CacheEvent {
   enum class Kind : std::uint8_t { stored, removed };
   Kind kind;
   std::uint32_t group;
-  std::array<std::uint8_t, 32> hash;         // of the whole prefix
-  std::array<std::uint8_t, 32> parent_hash;  // of the prefix one block shorter; the salt's for none
-  std::vector<TokenId> tokens;               // of the block
+  std::array<std::uint8_t, 32> hash;  ///< of the whole prefix
+  std::array<std::uint8_t, 32>
+      parent_hash;              ///< of the prefix one block shorter; the salt's for none
+  std::vector<TokenId> tokens;  ///< of the block
 
   friend bool operator==(const CacheEvent&, const CacheEvent&) = default;
 };

@@ -35,6 +35,7 @@ inline constexpr NodeId kNoNode = -1;
 template <class Hash>
 class PrefixTree {
  public:
+  /// A block of tokens behind those of its parent; a root stands for a salt.
   struct Node {
     NodeId parent;
     NodeId first_child;  // the most recently used one
