@@ -1,0 +1,175 @@
+"""The keys and values of one attention layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import CacheLayerMixin
+
+from pagedkv import ops
+from pagedkv.errors import UnsupportedError
+from pagedkv.integrations.transformers.handover import hand_over
+from pagedkv.integrations.transformers.layout import Place
+from pagedkv.integrations.transformers.sequences import Sequences
+from pagedkv.integrations.transformers.step import Step
+from pagedkv.integrations.transformers.storage import Pair
+
+__all__ = ["PagedAttentionLayer"]
+
+
+class PagedAttentionLayer(CacheLayerMixin):
+    """Writes new keys and values to their slots, and reads dense ones for attention that needs them.
+
+    In the native mode ``update`` does neither: it hands the keys to the registered attention
+    function, which knows the mask.
+    """
+
+    is_compileable = False
+    is_croppable = True
+    supports_early_init = True
+
+    def __init__(self, sequences: Sequences, place: Place) -> None:
+        self.sequences = sequences
+        self.place = place
+        if place.window is not None:
+            self.sliding_window = place.window
+
+    def __repr__(self) -> str:
+        window = "" if self.place.window is None else f"window={self.place.window}"
+        return f"{type(self).__name__}({window})"
+
+    @property
+    def is_sliding(self) -> bool:
+        return self.place.window is not None
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.sequences.pool.storage.of(self.place) is not None
+
+    @property
+    def record_past(self) -> bool:
+        return self.sequences.recording
+
+    @record_past.setter
+    def record_past(self, recording: bool) -> None:
+        self.sequences.recording = recording
+
+    def activate_past_recording(self) -> None:
+        """Blocks that a window leaves are kept until the next ``crop``."""
+        self.record_past = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.sequences.pool.storage.provide(self.place, key_states, value_states)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes ``[batch, num_kv_heads, count, head_dim]`` of new tokens.
+
+        Returns:
+            Keys and values ``[batch, num_kv_heads, columns, head_dim]`` of all tokens that the new
+            ones see, those of a window from its begin; padding is zero. In the native mode the new
+            keys, which carry where the others are, and the new values.
+
+        Raises:
+            PoolExhaustedError: too few blocks are free; the cache is as it was.
+        """
+        if key_states.requires_grad or value_states.requires_grad:
+            raise UnsupportedError(
+                "[PagedCache.update] keys that record gradients; expected torch.no_grad(), as in"
+                " generate()"
+            )
+        if self.sequences.is_native:
+            return hand_over(self, key_states, value_states), value_states
+        step = self.sequences.enter(
+            self.place.number, key_states.shape[0], key_states.shape[2]
+        )
+        self.write(step, key_states, value_states)
+        return self._dense(step, key_states.dtype)
+
+    def write(self, step: Step, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Puts the new tokens to the slots of the step."""
+        k_cache, v_cache = self.sequences.pool.storage.provide(self.place, keys, values)
+        slots = step.groups[self.place.group].slot_mapping
+        ops.write_kv(step.written(keys), step.written(values), k_cache, v_cache, slots)
+        self.sequences.leave(self.place.number, step)
+
+    @property
+    def arrays(self) -> Pair:
+        """Keys and values of the pool, ``[num_blocks, num_kv_heads, block_size, head_dim]``."""
+        arrays = self.sequences.pool.storage.of(self.place)
+        if arrays is None:
+            raise UnsupportedError("[PagedCache] a layer without keys; expected update() before")
+        return arrays
+
+    def _dense(self, step: Step, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        window = self.place.window
+        offset = 0 if window is None else max(0, step.start - window + 1)
+        size = self.sequences.pool.block_size
+        first = np.maximum(offset - step.pads, 0)  # tokens that the window has left
+        blocks = first // size
+        tables = step.groups[self.place.group].block_tables
+        if blocks.any():
+            width = max(1, int((-(-step.seq_lens // size) - blocks).max()))
+            columns = np.minimum(blocks[:, None] + np.arange(width), tables.shape[1] - 1)
+            tables = np.take_along_axis(tables, columns, axis=1)
+        lengths = (step.seq_lens - blocks * size).astype(np.int32)
+        arrays = self.arrays
+        outs = [
+            torch.empty(
+                (int(lengths.sum()), array.shape[1], array.shape[3]),
+                dtype=dtype,
+                device=array.device,
+            )
+            for array in arrays
+        ]
+        ops.gather_kv(*arrays, tables, lengths, out=(outs[0], outs[1]))
+        skip = first - blocks * size
+        keys, values = (
+            _columns(out, lengths, skip, step.start + step.count - offset).transpose(1, 2) for out in outs
+        )
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Columns held, padding counted."""
+        return self.sequences.written[self.place.number]
+
+    def get_max_length(self) -> int:
+        return -1 if self.place.window is None else self.place.window
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what ``update`` will return."""
+        length, window = self.get_seq_length(), self.place.window
+        if window is None:
+            return length + query_length, 0
+        return min(length, window - 1) + query_length, max(0, length - window + 1)
+
+    # The cache does these for all layers at once: a table belongs to more than one.
+
+    def reset(self) -> None: ...
+
+    def crop(self, tokens_to_remove: int) -> None: ...
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None: ...
+
+    def batch_repeat_interleave(self, repeats: int) -> None: ...
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None: ...
+
+
+def _columns(
+    tokens: torch.Tensor, lengths: np.ndarray, skip: np.ndarray, columns: int
+) -> torch.Tensor:
+    """``[batch, columns, ...]`` of the rows' tokens one after the other, less the first ``skip`` of
+    each; on the left of what is shorter there are zeros."""
+    if (lengths - skip == columns).all() and (lengths == lengths[0]).all():
+        return tokens.view(len(lengths), int(lengths[0]), *tokens.shape[1:])[:, int(skip[0]) :]
+    dense = tokens.new_zeros((len(lengths), columns, *tokens.shape[1:]))
+    begin = 0
+    for row, (length, less) in enumerate(zip(lengths.tolist(), skip.tolist(), strict=True)):
+        kept = length - less
+        dense[row, columns - kept :] = tokens[begin + less : begin + length]
+        begin += length
+    return dense
