@@ -66,7 +66,8 @@ def attention(
     if handover is None:
         raise _refusal(
             "keys that did not come from PagedCache.update()",
-            "past_key_values=PagedCache(model.config); other caches go with other implementations",
+            "past_key_values=PagedCache(model.config), and a model that passes them on as they are"
+            " (latents of MLA it expands: 'eager' and 'sdpa' gather them)",
         )
     layer = handover.layer
     if is_causal is False or getattr(module, "is_causal", True) is False:
