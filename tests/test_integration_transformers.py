@@ -238,7 +238,7 @@ def test_layers_of_rare_and_common_kinds_share_arrays() -> None:
 @pytest.mark.parametrize("name", ["llama", "jamba"])
 def test_pure_and_hybrid_models_need_no_gradients(name: str) -> None:
     model, batch = build(name), prompts([6])
-    with pytest.raises(UnsupportedError, match=r"record gradients; expected torch.no_grad"):
+    with pytest.raises(UnsupportedError, match="record gradients; expected torch"):
         model(**batch, past_key_values=PagedCache(model.config, 16))
 
 
@@ -248,5 +248,5 @@ def test_latents_are_stored_compressed_and_refused_where_they_would_have_to_be_e
     generate(model, batch, cache, max_new_tokens=1)
     assert cache.pool.bytes_per_block == 2 * 16 * (16 + 8) * 4  # rank and rotary dims, no heads
     model.set_attn_implementation("pagedkv")
-    with pytest.raises(UnsupportedError, match="keys that did not come from PagedCache.update"):
+    with pytest.raises(UnsupportedError, match="keys that did not come from PagedCache"):
         generate(model, batch, PagedCache(model.config, 16))

@@ -119,7 +119,6 @@ HYBRIDS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "mamba_d_conv": 4,
             "mamba_expand": 2,
             "mamba_dt_rank": 8,
-            "use_mamba_kernels": False,
         },
     ),
     "bamba": (

@@ -26,7 +26,7 @@ def attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
-    value: torch.Tensor,
+    value: torch.Tensor,  # noqa: ARG001 (handed over with the keys)
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -36,7 +36,7 @@ def attention(
     is_causal: bool | None = None,
     position_bias: torch.Tensor | None = None,
     output_attentions: bool | None = None,
-    **kwargs: Any,
+    **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Writes the new keys and values that ``PagedCache.update`` handed over, and attends.
 
@@ -54,7 +54,6 @@ def attention(
         is_causal: not False.
         position_bias: None.
         output_attentions: not True: the weights are never in memory.
-        kwargs: what other implementations take.
 
     Returns:
         ``[batch, count, num_q_heads, head_dim]``, zero in columns of padding; and None.
@@ -103,20 +102,17 @@ def attention(
 
 def padding_mask(
     *,
-    mask_function: Any = None,
     attention_mask: torch.Tensor | None = None,
     allow_is_causal_skip: bool = True,
     use_vmap: bool = False,
-    **kwargs: Any,
+    **_: Any,
 ) -> torch.Tensor | None:
     """What the attention function is given instead of a mask of all pairs: the padding.
 
     Args:
-        mask_function: which pairs see each other: causal, or causal within a window.
         attention_mask: bool ``[batch, columns]``, False in padding.
         allow_is_causal_skip: False where the pattern is not simply causal.
         use_vmap: True where the model adds a pattern of its own.
-        kwargs: sizes.
 
     Returns:
         The mask, or None where there is no padding.

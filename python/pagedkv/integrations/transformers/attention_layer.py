@@ -20,7 +20,7 @@ __all__ = ["PagedAttentionLayer"]
 
 
 class PagedAttentionLayer(CacheLayerMixin):
-    """Writes new keys and values to their slots, and reads dense ones for attention that needs them.
+    """Writes new keys and values to their slots, and reads dense ones where attention needs them.
 
     In the native mode ``update`` does neither: it hands the keys to the registered attention
     function, which knows the mask.
@@ -64,7 +64,7 @@ class PagedAttentionLayer(CacheLayerMixin):
         self.sequences.pool.storage.provide(self.place, key_states, value_states)
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes ``[batch, num_kv_heads, count, head_dim]`` of new tokens.
 
@@ -83,9 +83,7 @@ class PagedAttentionLayer(CacheLayerMixin):
             )
         if self.sequences.is_native:
             return hand_over(self, key_states, value_states), value_states
-        step = self.sequences.enter(
-            self.place.number, key_states.shape[0], key_states.shape[2]
-        )
+        step = self.sequences.enter(self.place.number, key_states.shape[0], key_states.shape[2])
         self.write(step, key_states, value_states)
         return self._dense(step, key_states.dtype)
 
@@ -128,7 +126,8 @@ class PagedAttentionLayer(CacheLayerMixin):
         ops.gather_kv(*arrays, tables, lengths, out=(outs[0], outs[1]))
         skip = first - blocks * size
         keys, values = (
-            _columns(out, lengths, skip, step.start + step.count - offset).transpose(1, 2) for out in outs
+            _columns(out, lengths, skip, step.start + step.count - offset).transpose(1, 2)
+            for out in outs
         )
         return keys, values
 

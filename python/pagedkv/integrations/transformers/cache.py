@@ -25,7 +25,7 @@ class PagedCache(Cache):
     """Keys and values of a batch in blocks of a pool: a drop-in for ``DynamicCache``.
 
     With any attention implementation ``update`` returns dense keys and values, gathered from the
-    blocks. With ``attn_implementation="pagedkv"`` nothing dense is made: attention reads the blocks.
+    blocks. With ``attn_implementation="pagedkv"`` nothing dense is made: attention reads blocks.
 
     Blocks go back to the pool by ``close()``, at the end of a ``with``, or with the object.
     ``copy.deepcopy`` gives a second cache that shares the blocks until one of the two writes.
@@ -78,6 +78,8 @@ class PagedCache(Cache):
         layers, checkpoints = self._state_layers, self.pool.checkpoints
 
         def save_states(rows: Sequence[int], slots: Sequence[int]) -> None:
+            if checkpoints is None:
+                return
             for key, states in save(layers, rows):
                 checkpoints.write(key, states, slots)
 
@@ -106,8 +108,8 @@ class PagedCache(Cache):
         """Length and offset of what ``update`` will return for ``query_length`` new tokens.
 
         Raises:
-            PoolExhaustedError: the model has states, and the tokens would not fit: said here, before
-                a layer changes its states.
+            PoolExhaustedError: the model has states, and the tokens would not fit: said here,
+                before a layer changes its states.
         """
         if self._state_layers:
             self._sequences.require_room(query_length)
@@ -117,8 +119,9 @@ class PagedCache(Cache):
     # What a batch becomes
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Row i becomes what row ``beam_idx[i]`` was. Only tables change: a block that several beams
-        hold is copied when one of them writes to it. O(rows)."""
+        """Row i becomes what row ``beam_idx[i]`` was. O(rows).
+
+        Only tables change: a block that several beams hold is copied when one writes to it."""
         self._sequences.reorder(beam_idx.tolist())
         self._select_states(beam_idx)
 
@@ -183,7 +186,7 @@ class PagedCache(Cache):
         self.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PagedCache:
-        """A cache that holds the same; blocks are copied when one side writes to them. O(blocks)."""
+        """A cache that holds the same; a block is copied when one side writes to it. O(blocks)."""
         other = PagedCache.__new__(PagedCache)
         other._hold(self._sequences.clone())
         for (_, layer), (_, copy) in zip(self._state_layers, other._state_layers, strict=True):
@@ -259,7 +262,9 @@ class PagedCache(Cache):
 
 def _layer(sequences: Sequences, plan: LayerPlan) -> Any:
     if plan.attention is None:
-        return PagedStateLayer(number_of_states=plan.num_states) if plan.num_states else DummyLayer()
+        return (
+            PagedStateLayer(number_of_states=plan.num_states) if plan.num_states else DummyLayer()
+        )
     if plan.num_states:
         return PagedHybridLayer(sequences, plan.attention, plan.num_states)
     return PagedAttentionLayer(sequences, plan.attention)

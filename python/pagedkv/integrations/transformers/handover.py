@@ -38,9 +38,7 @@ class Handover:
         return self._step
 
 
-def hand_over(
-    layer: PagedAttentionLayer, keys: torch.Tensor, values: torch.Tensor
-) -> torch.Tensor:
+def hand_over(layer: PagedAttentionLayer, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """The keys as another tensor, so that the model's own carries nothing."""
     carrier = keys.view_as(keys)
     setattr(carrier, ATTRIBUTE, Handover(layer, keys, values))

@@ -24,6 +24,10 @@ ATTENTION = {
 STATE = {"linear_attention", "conv", "hybrid", "hybrid_sliding"}
 NOTHING = {"dummy"}
 
+# These begin from nothing when more than one token comes, also where there is a recurrent state, so
+# that a prompt cannot go on from one.
+CANNOT_GO_ON = {"jamba", "zamba", "zaya"}
+
 Kind: TypeAlias = tuple[int | None, bool]
 """A window, and whether it is a chunk."""
 
@@ -37,7 +41,7 @@ class Place:
     group: int
     """Layers of one group have one block table."""
     slot: int
-    """Layers of different groups that have one slot share its arrays: a block id is of one group."""
+    """Layers of one slot, in different groups, share arrays: a block id is of one group."""
     window: int | None
     """How many tokens a query sees, its own counted; None: all."""
     is_chunked: bool
@@ -70,7 +74,8 @@ class ModelLayout:
         known = ATTENTION | STATE | NOTHING
         if unknown := sorted(set(types) - known):
             raise UnsupportedError(
-                f"[PagedPool] layers of type {', '.join(unknown)}; expected {', '.join(sorted(known))}"
+                f"[PagedPool] layers of type {', '.join(unknown)}; expected"
+                f" {', '.join(sorted(known))}"
             )
         kinds = [
             (option.get("sliding_window"), layer_type == "chunked_attention")
@@ -103,6 +108,11 @@ class ModelLayout:
     @property
     def has_states(self) -> bool:
         return any(plan.num_states for plan in self.layers)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a prompt may be computed from where another one was left."""
+        return self.config.model_type not in CANNOT_GO_ON
 
     def group_specs(self) -> list[Any]:
         """The groups as a manager takes them."""

@@ -29,7 +29,7 @@ class PagedPool:
 
     A block holds ``block_size`` tokens of the layers of one group: layers that see the same tokens,
     as many as the rarest kind of layer has. A Llama has one group; a model of 4 layers with full
-    attention and 22 with a window has 1 + 6 groups of 4, so that a token takes a slot in 7 blocks.
+    attention and 22 with a window has 1 + 6 groups of 4: a token takes a slot in 7 blocks.
 
     Args:
         config: of the model: ``model.config``.
@@ -42,8 +42,8 @@ class PagedPool:
         eviction: which blocks that nobody holds go first, see ``KVCacheManager``.
         num_states: of models with linear attention or SSM layers: how many sequences and
             checkpoints have a slot for their states.
-        checkpoint_interval: of these models: prompts are reused up to multiples of so many tokens on
-            which a forward pass ended (``prefill_chunk_size`` makes it so).
+        checkpoint_interval: of these models: prompts are reused up to multiples of so many tokens
+            on which a forward pass ended (``prefill_chunk_size`` makes it so).
 
     Raises:
         UnsupportedError: the model has layers of an unknown type, no attention, or an encoder.
@@ -75,7 +75,7 @@ class PagedPool:
         )
         self.checkpoints: StateCheckpoints | None = None
         self.managers = [self.manager]
-        if self.layout.has_states:
+        if self.layout.has_states and self.layout.can_go_on:
             self.checkpoints = StateCheckpoints(
                 num_states, checkpoint_interval, block_size, eviction
             )
@@ -120,8 +120,8 @@ class PagedPool:
     def exhausted(self, needed: int, free: int) -> PoolExhaustedError:
         return PoolExhaustedError(
             f"[PagedCache.update] {needed} more blocks of {self.block_size} tokens where {free} of"
-            f" {self.num_blocks} are free; expected a larger num_blocks, or other caches of the pool"
-            " closed first",
+            f" {self.num_blocks} are free; expected a larger num_blocks, or other caches of the"
+            " pool closed first",
             needed,
             free,
         )

@@ -25,12 +25,16 @@ class Prompts:
 def read_prompts(
     function: str, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> Prompts:
-    """What ``generate()`` is given, or gives: ``[batch, columns]`` ids, and a mask of the same shape.
+    """Of ids ``[batch, columns]``, as ``generate()`` takes or gives them, and a mask of that shape.
 
     Raises:
         ShapeError: other shapes, or a mask that is 0 elsewhere than on the left.
     """
-    if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2 or input_ids.is_floating_point():
+    if (
+        not isinstance(input_ids, torch.Tensor)
+        or input_ids.ndim != 2
+        or input_ids.is_floating_point()
+    ):
         raise ShapeError(
             f"[{function}] input_ids: {_described(input_ids)}; expected integers [batch, columns]"
         )
@@ -61,7 +65,7 @@ def leading_zeros(function: str, mask: torch.Tensor) -> NDArray[np.int32]:
             f"[{function}] a mask with zeros behind the first token of a row; expected padding on"
             " the left alone"
         )
-    return counts.numpy().astype(np.int32)
+    return np.asarray(counts.numpy(), np.int32)
 
 
 def _described(value: object) -> str:

@@ -127,9 +127,7 @@ class Sequences:
         for group in range(len(self.pool.layout.windows)):
             self.pool.storage.copy(batch[group].copies)
             groups.append(
-                GroupTables(
-                    batch[group].block_tables[row_of], batch[group].slot_mapping.copy()
-                )
+                GroupTables(batch[group].block_tables[row_of], batch[group].slot_mapping.copy())
             )
         step = Step(
             self.length,
@@ -203,26 +201,28 @@ class Sequences:
         self._pending = 0
         if self._checkpoints is not None and self.save_states is not None:
             told = np.array([self.pool.manager.num_tokens(seq) for seq in ids])
-            if not self._checkpoints.commit(ids, counts, lengths <= told, writers, self.save_states):
+            if not self._checkpoints.commit(
+                ids, counts, lengths <= told, writers, self.save_states
+            ):
                 self._checkpoints = None
 
     def require_room(self, count: int) -> None:
         """Raises PoolExhaustedError where ``count`` more columns would not fit: before states that
         cannot be taken back are changed."""
-        if not self.length or self._step is None or not self._is_complete:
+        if not self.length or not self._is_complete:
             return
         self.commit()
         seq_lens = _tokens(self.pads, self.length + count)
-        created = list[int]()
-        rows = self._parted(self.rows, seq_lens, created)
-        self.rows = rows
-        ids, writers = _distinct(rows)
+        self.rows = self._parted(self.rows, seq_lens, [])
+        ids, writers = _distinct(self.rows)
         new = (seq_lens - _tokens(self.pads, self.length))[writers]
         manager = self.pool.manager
         if manager.fit(ids, new) < len(ids):
             size = self.pool.block_size
             held = -(-_tokens(self.pads, self.length)[writers] // size)
-            needed = int((-(-seq_lens[writers] // size) - held).sum()) * len(self.pool.layout.windows)
+            needed = int((-(-seq_lens[writers] // size) - held).sum()) * len(
+                self.pool.layout.windows
+            )
             free = manager.num_free_blocks
             raise self.pool.exhausted(max(needed, free + 1), free)
 
@@ -238,9 +238,9 @@ class Sequences:
 
     def _interrupted(self, number: int) -> PagedKvError:
         return PagedKvError(
-            f"[PagedCache.update] attention layer {number} holds {self.written[number]} columns where"
-            f" {self.length} have slots: a forward pass was interrupted; expected"
-            f" crop({min(self.written) - self.length}) or reset() first"
+            f"[PagedCache.update] attention layer {number} holds {self.written[number]} columns"
+            f" where {self.length} have slots: a forward pass was interrupted; expected"
+            f" crop({self.written[number] - self.length}) or reset() first"
         )
 
     # What a batch becomes
@@ -267,7 +267,8 @@ class Sequences:
         """Takes back the last ``count`` columns; commits the others."""
         if not 0 <= count <= self.length:
             raise ShapeError(
-                f"[PagedCache.crop] {-count} tokens; expected -{self.length} to 0: how many to remove"
+                f"[PagedCache.crop] {-count} tokens; expected -{self.length} to 0: how many to"
+                " remove"
             )
         target = self.length - count
         behind = [columns for columns in self.written if columns not in (0, self.length)]
@@ -290,9 +291,7 @@ class Sequences:
         self._step = None
         self.commit()
 
-    def _require_windows(
-        self, count: int, ids: Sequence[int], lengths: NDArray[np.int32]
-    ) -> None:
+    def _require_windows(self, count: int, ids: Sequence[int], lengths: NDArray[np.int32]) -> None:
         """What the windows see at these lengths must be there still."""
         size = self.pool.block_size
         for group, window in enumerate(self.pool.layout.windows):
@@ -322,7 +321,7 @@ class Sequences:
 
     # Token ids
 
-    def reuse(self, prompts: Prompts, salt: bytes, num_repeats: int = 1) -> NDArray[np.int32]:
+    def reuse(self, prompts: Prompts, salt: bytes) -> NDArray[np.int32]:
         """Lets go of all rows, and holds the longest known beginning of each prompt instead.
 
         Every row then holds the same number of columns, since the model goes on at one. Rows of the
@@ -349,6 +348,8 @@ class Sequences:
     def _known_columns(self, prompts: Prompts, salt: bytes) -> int:
         """The most columns of which every row's tokens are found; at least one is left over."""
         columns = max(0, prompts.num_columns - 1)
+        if not self.pool.layout.can_go_on:
+            return 0
         while True:
             found = columns
             for tokens, pad in zip(prompts.tokens, prompts.pads, strict=True):
@@ -368,6 +369,12 @@ class Sequences:
         if self.pool.checkpoints is not None:
             self._checkpoints = self.pool.checkpoints
             self._checkpoints.acquire(seq, tokens, hit, salt)
+        for manager in self.pool.managers:
+            if manager.num_cached(seq) != hit:
+                raise PagedKvError(
+                    f"[PagedCache.reuse] {manager.num_cached(seq)} tokens found; expected {hit}, as"
+                    " the index said before"
+                )
         return seq
 
     def remember(self, sequences: torch.Tensor) -> None:
@@ -398,10 +405,10 @@ class Sequences:
                     f"[PagedCache.remember] row {i} begins otherwise than the prompt that the cache"
                     " was made for; expected the same tokens"
                 )
-        for i, seq in dict(zip(reversed(self.rows), reversed(range(len(rows))), strict=True)).items():
-            more = rows[seq][self.pool.manager.num_tokens(i) :]
+        for seq, row in zip(*_distinct(self.rows), strict=True):
+            more = rows[row][self.pool.manager.num_tokens(seq) :]
             if len(more):
-                self.pool.manager.append([i], more, [len(more)])
+                self.pool.manager.append([seq], more, [len(more)])
         self._told = rows
 
     def close(self) -> None:

@@ -41,9 +41,13 @@ class PagedStateLayer(LinearAttentionLayer):
 
     def drop(self) -> None:
         """Back to a layer that has seen nothing."""
-        recording = self.record_past
-        LinearAttentionLayer.__init__(self, number_of_states=self.number_of_states)
-        self.record_past = recording
+        indices = range(self.number_of_states)
+        self.conv_states, self.recurrent_states = dict.fromkeys(indices), dict.fromkeys(indices)
+        self.is_conv_states_initialized = dict.fromkeys(indices, False)
+        self.is_recurrent_states_initialized = dict.fromkeys(indices, False)
+        self.has_previous_state = dict.fromkeys(indices, False)
+        self.conv_kernel_size = dict.fromkeys(indices)
+        self.device = self.dtype = None
 
     def reset(self) -> None:
         self.drop()
@@ -81,7 +85,7 @@ class PagedHybridLayer(PagedStateLayer, PagedAttentionLayer):
 
     def __init__(self, sequences: Sequences, place: Place, number_of_states: int) -> None:
         PagedAttentionLayer.__init__(self, sequences, place)
-        PagedStateLayer.__init__(self, number_of_states=number_of_states)
+        LinearAttentionLayer.__init__(self, number_of_states=number_of_states)
 
     def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
         # Keys and values come by position, states by name.

@@ -19,8 +19,8 @@ Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class KVStorage:
     """Keys and values ``[num_blocks, num_kv_heads, block_size, head_dim]`` of each slot of layers.
 
-    Arrays are made when the first keys come, which tell heads, dims, dtype and device; the operating
-    system gives their memory when blocks are written. A layer of another shape than the others of
+    Arrays are made when the first keys come, which tell heads, dims, dtype and device; where that
+    is the CPU, memory is taken when blocks are written. A layer of another shape than the others of
     its slot gets arrays of its own.
     """
 
@@ -77,4 +77,4 @@ class KVStorage:
 
 
 def _fits(array: torch.Tensor, states: torch.Tensor) -> bool:
-    return array.shape[1] == states.shape[1] and array.shape[3] == states.shape[3]
+    return bool(array.shape[1] == states.shape[1] and array.shape[3] == states.shape[3])
