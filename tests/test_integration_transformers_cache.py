@@ -388,7 +388,10 @@ def test_the_native_mode_refuses_what_its_kernels_do_not_do() -> None:
         generate(model, batch, transformers.DynamicCache(config=model.config))
     with pytest.raises(UnsupportedError, match="output_attentions=True; expected 'eager'"):
         generate(model, batch, cache, output_attentions=True, return_dict_in_generate=True)
-    with pytest.raises(UnsupportedError, match="a mask of 4 dimensions"), torch.no_grad():
+    with (
+        pytest.raises(UnsupportedError, match=r"a mask torch.float32 \(1, 1, 6, 6\)"),
+        torch.no_grad(),
+    ):
         model(
             input_ids=batch["input_ids"],
             attention_mask=torch.zeros(1, 1, 6, 6),

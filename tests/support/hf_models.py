@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "num_hidden_layers": 4,
             "sliding_window": WINDOW,
             "attn_logit_softcapping": 5.0,
-            "query_pre_attn_scalar": 16,
+            "query_pre_attn_scalar": 24,
         },
     ),
     "gemma3": (
@@ -58,11 +58,25 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {
             "num_hidden_layers": 7,
             "sliding_window": WINDOW,
-            "query_pre_attn_scalar": 16,
+            "query_pre_attn_scalar": 24,
             "layer_types": ["sliding_attention"] * 3
             + ["full_attention"]
             + ["sliding_attention"] * 2
             + ["full_attention"],
+        },
+    ),
+    # The last two layers have no keys of their own, and full attention has larger heads.
+    "gemma4": (
+        "Gemma4TextConfig",
+        "Gemma4ForCausalLM",
+        {
+            "num_hidden_layers": 6,
+            "sliding_window": WINDOW,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "num_kv_shared_layers": 2,
+            "global_head_dim": 32,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": VOCABULARY,
         },
     ),
     "mistral": (

@@ -42,10 +42,11 @@ def attention(
 
     Args:
         module: the layer.
-        query: ``[batch, num_q_heads, count, head_dim]``
+        query: ``[batch, num_q_heads, count, head_dim]``; layers that share keys may drop all but
+            the last columns.
         key: what ``update`` returned.
         value: likewise.
-        attention_mask: ``[batch, columns]`` of ``padding_mask``; None: no padding.
+        attention_mask: what ``padding_mask`` gave; None: no padding.
         scaling: factor of the products.
         dropout: 0.
         sliding_window: how many tokens a query sees, its own counted.
@@ -79,11 +80,15 @@ def attention(
         raise _refusal(f"dropout {dropout}", "model.eval()")
     if output_attentions:
         raise _refusal("output_attentions=True", "'eager' for the weights")
-    if attention_mask is not None and attention_mask.ndim != 2:
-        raise _refusal(
-            f"a mask of {attention_mask.ndim} dimensions", "None, or [batch, columns] of padding"
-        )
-    step = handover.store(attention_mask)
+    padding = None
+    if attention_mask is not None:
+        if attention_mask.dtype != torch.bool or attention_mask.shape[1:-1] != (1, 1):
+            raise _refusal(
+                f"a mask {attention_mask.dtype} {tuple(attention_mask.shape)}",
+                "attention_mask [batch, columns] of padding, or None",
+            )
+        padding = attention_mask[:, 0, 0]
+    step = handover.store(padding).of_last(query.shape[2])
     tables = step.groups[layer.place.group].block_tables
     window = layer.place.window if sliding_window is None else sliding_window
     out = ops.paged_attention(
@@ -115,7 +120,8 @@ def padding_mask(
         use_vmap: True where the model adds a pattern of its own.
 
     Returns:
-        The mask, or None where there is no padding.
+        ``[batch, 1, 1, columns]``, which models may slice as they do masks of all pairs; None where
+        there is no padding.
 
     Raises:
         UnsupportedError: a pattern that is neither causal nor a window.
@@ -124,7 +130,7 @@ def padding_mask(
         raise _refusal("a mask with a pattern of its own", "a causal mask, or a sliding window")
     if attention_mask is None or bool(attention_mask.all()):
         return None
-    return attention_mask
+    return attention_mask[:, None, None]
 
 
 def _refusal(what: str, expected: str) -> UnsupportedError:

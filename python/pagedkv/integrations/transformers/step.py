@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,17 @@ class Step:
     writers: NDArray[np.int64] | None
     """Rows that write; the others hold the same as one of these. None: all."""
     groups: list[GroupTables]
+
+    def of_last(self, count: int) -> Step:
+        """The same with the last ``count`` columns as queries."""
+        if count == self.count:
+            return self
+        return replace(
+            self,
+            start=self.start + self.count - count,
+            count=count,
+            new_tokens=np.minimum(self.new_tokens, count),
+        )
 
     @cached_property
     def query_start_loc(self) -> NDArray[np.int32]:
