@@ -14,8 +14,7 @@ from pagedkv.bench.transformers import DYNAMIC, OURS, Row, measure, ratios
 
 
 def test_the_quick_table_has_a_line_for_every_way(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed")
-    pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("support.hf_models")
     file = tmp_path / "times.json"
     words = ["transformers", "--quick", "--turns", "1", "--json", str(file)]
     done = subprocess.run(

@@ -446,6 +446,7 @@ def test_only_true_token_ids_are_remembered() -> None:
         cache.remember(wrong)
     beams = pool.cache(batch["input_ids"])
     best = generate(model, batch, beams, num_beams=3)
+    assert torch.equal(best, dense(model, batch, num_beams=3))
     with pytest.raises(UnsupportedError, match="rows that beam search reordered"):
         beams.remember(best)
 
@@ -457,13 +458,24 @@ def test_prompts_are_integers_of_two_dimensions(ids: Any) -> None:
         pool.cache(ids)
 
 
-def test_without_transformers_the_error_names_the_extra() -> None:
+@pytest.mark.parametrize(
+    ("preparation", "said"),
+    [
+        ("import sys; sys.modules['transformers'] = None", "transformers"),
+        ("import transformers; transformers.__version__ = '5.22.1'", "transformers 5.22.1"),
+    ],
+)
+def test_without_the_right_transformers_the_error_names_the_extra(
+    preparation: str, said: str
+) -> None:
     program = (
-        "import sys; sys.modules['transformers'] = None\n"
+        f"{preparation}\n"
         "try:\n    import pagedkv.integrations.transformers\n"
         "except ImportError as error:\n    print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
+    assert "[pagedkv.integrations.transformers]" in done.stdout
+    assert said in done.stdout
     assert "pip install 'pagedkv[transformers]'" in done.stdout

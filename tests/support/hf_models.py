@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+transformers = pytest.importorskip(
+    "transformers", minversion="5.23", reason="transformers 5.23 or later is not installed"
+)
 
 VOCABULARY = 101
 
