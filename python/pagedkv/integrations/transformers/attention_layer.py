@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
@@ -85,7 +84,9 @@ class PagedAttentionLayer(CacheLayerMixin):
             return hand_over(self, key_states, value_states), value_states
         step = self.sequences.enter(self.place.number, key_states.shape[0], key_states.shape[2])
         self.write(step, key_states, value_states)
-        return self._dense(step, key_states.dtype)
+        size = self.sequences.pool.block_size
+        plan = step.gather_plan(self.place.group, self.place.window, size)
+        return plan.read(self.arrays, key_states.dtype)
 
     def write(self, step: Step, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Puts the new tokens to the slots of the step."""
@@ -101,35 +102,6 @@ class PagedAttentionLayer(CacheLayerMixin):
         if arrays is None:
             raise UnsupportedError("[PagedCache] a layer without keys; expected update() before")
         return arrays
-
-    def _dense(self, step: Step, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        window = self.place.window
-        offset = 0 if window is None else max(0, step.start - window + 1)
-        size = self.sequences.pool.block_size
-        first = np.maximum(offset - step.pads, 0)  # tokens that the window has left
-        blocks = first // size
-        tables = step.groups[self.place.group].block_tables
-        if blocks.any():
-            width = max(1, int((-(-step.seq_lens // size) - blocks).max()))
-            columns = np.minimum(blocks[:, None] + np.arange(width), tables.shape[1] - 1)
-            tables = np.take_along_axis(tables, columns, axis=1)
-        lengths = (step.seq_lens - blocks * size).astype(np.int32)
-        arrays = self.arrays
-        outs = [
-            torch.empty(
-                (int(lengths.sum()), array.shape[1], array.shape[3]),
-                dtype=dtype,
-                device=array.device,
-            )
-            for array in arrays
-        ]
-        ops.gather_kv(*arrays, tables, lengths, out=(outs[0], outs[1]))
-        skip = first - blocks * size
-        keys, values = (
-            _columns(out, lengths, skip, step.start + step.count - offset).transpose(1, 2)
-            for out in outs
-        )
-        return keys, values
 
     def get_seq_length(self) -> int:
         """Columns held, padding counted."""
@@ -156,19 +128,3 @@ class PagedAttentionLayer(CacheLayerMixin):
     def batch_repeat_interleave(self, repeats: int) -> None: ...
 
     def batch_select_indices(self, indices: torch.Tensor) -> None: ...
-
-
-def _columns(
-    tokens: torch.Tensor, lengths: np.ndarray, skip: np.ndarray, columns: int
-) -> torch.Tensor:
-    """``[batch, columns, ...]`` of the rows' tokens one after the other, less the first ``skip`` of
-    each; on the left of what is shorter there are zeros."""
-    if (lengths - skip == columns).all() and (lengths == lengths[0]).all():
-        return tokens.view(len(lengths), int(lengths[0]), *tokens.shape[1:])[:, int(skip[0]) :]
-    dense = tokens.new_zeros((len(lengths), columns, *tokens.shape[1:]))
-    begin = 0
-    for row, (length, less) in enumerate(zip(lengths.tolist(), skip.tolist(), strict=True)):
-        kept = length - less
-        dense[row, columns - kept :] = tokens[begin + less : begin + length]
-        begin += length
-    return dense

@@ -33,8 +33,8 @@ class PagedPool:
 
     Args:
         config: of the model: ``model.config``.
-        num_blocks: how many; room for 16,384 tokens in each group unless told. The memory of a
-            block is taken when it is first written.
+        num_blocks: how many; room for 16,384 tokens in each group unless told. On the CPU the
+            memory of a block is taken when it is first written.
         block_size: tokens of a block.
         dtype: of what is stored; None: that of the model's keys. bfloat16 under a float32 model
             halves the memory and rounds.

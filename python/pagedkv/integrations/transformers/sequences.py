@@ -211,7 +211,8 @@ class Sequences:
         cannot be taken back are changed."""
         if not self.length or not self._is_complete:
             return
-        self.commit()
+        if not self.recording:
+            self.commit()
         seq_lens = _tokens(self.pads, self.length + count)
         self.rows = self._parted(self.rows, seq_lens, [])
         ids, writers = _distinct(self.rows)

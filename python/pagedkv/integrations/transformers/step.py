@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from pagedkv.integrations.transformers.gather import GatherPlan
 
 __all__ = ["GroupTables", "Step"]
 
@@ -43,6 +45,7 @@ class Step:
     writers: NDArray[np.int64] | None
     """Rows that write; the others hold the same as one of these. None: all."""
     groups: list[GroupTables]
+    _plans: dict[int, GatherPlan] = field(default_factory=dict)
 
     def of_last(self, count: int) -> Step:
         """The same with the last ``count`` columns as queries."""
@@ -54,6 +57,20 @@ class Step:
             count=count,
             new_tokens=np.minimum(self.new_tokens, count),
         )
+
+    def gather_plan(self, group: int, window: int | None, block_size: int) -> GatherPlan:
+        """How a group's layers read what the new columns see."""
+        plan = self._plans.get(group)
+        if plan is None:
+            offset = 0 if window is None else max(0, self.start - window + 1)
+            plan = self._plans[group] = GatherPlan(
+                self.groups[group].block_tables,
+                self.seq_lens,
+                np.maximum(offset - self.pads, 0),
+                self.start + self.count - offset,
+                block_size,
+            )
+        return plan
 
     @cached_property
     def query_start_loc(self) -> NDArray[np.int32]:
