@@ -18,6 +18,7 @@ from pagedkv.bench.memory import Memory, memory_of, memory_table, memory_title
 from pagedkv.bench.rivals import RIVALS, Rival, load_rival
 from pagedkv.bench.table import machine, rival_table, table
 from pagedkv.bench.timing import one_processor
+from pagedkv.bench.torch_calls import run as torch_calls
 
 FULL = Scale(tokens=4096, dim=4096, calls=20_000, slots=65_536, blocks=1_000_000)
 QUICK = Scale(tokens=256, dim=256, calls=200, slots=1024, blocks=12_800)
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] == "attention":
         return attention(words[1:])
+    if words and words[0] == "torch-calls":
+        return torch_calls(words[1:])
     arguments = _parser().parse_args(words)
     if arguments.rival is not None:
         return _beside(load_rival(arguments.rival), arguments)
@@ -145,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pagedkv.bench",
         description="Time the library beside the least work that does the same, in turns, and "
         "print the table of docs/performance.md. Each result is checked before it is timed.",
-        epilog="`python -m pagedkv.bench attention` measures attention beside others on the CPU.",
+        epilog="`python -m pagedkv.bench attention` measures attention beside others on the CPU, "
+        "`python -m pagedkv.bench torch-calls` what a call costs from torch.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="small shapes: shows that it runs, not how fast")

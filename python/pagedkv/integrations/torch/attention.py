@@ -118,28 +118,28 @@ def paged_attention(
         ``return_lse`` also float32 ``[num_tokens, num_q_heads]``.
     """
     options = given(
+        query_start_loc=None if query_start_loc is None else as_integers(query_start_loc),
         scale=scale,
+        causal=None if causal else False,
         window=window,
-        softcap=softcap,
+        sink_tokens=sink_tokens or None,
         sink_logits=as_floats(sink_logits),
+        softcap=softcap,
         alibi_slopes=as_floats(alibi_slopes),
         tree_mask=tree_mask,
+        layout=None if layout == "HND" else layout,
         dtype=dtype_name(dtype),
+        batch_invariant=batch_invariant or None,
+        exact=exact or None,
         out=out,
-    ) | scales(k_scale, v_scale)
-    if query_start_loc is not None:
-        options["query_start_loc"] = as_integers(query_start_loc)
+        **scales(k_scale, v_scale),
+    )
     result = _ATTENTION[return_lse, out is not None](
         q,
         k_cache,
         v_cache,
         as_integers(block_tables),
         as_integers(seq_lens),
-        causal=causal,
-        sink_tokens=sink_tokens,
-        layout=layout,
-        batch_invariant=batch_invariant,
-        exact=exact,
         **options,
     )
     return _with_out(result, out, return_lse)
@@ -195,9 +195,11 @@ def mla_decode(
         ``[num_tokens, num_heads, kv_lora_rank]`` of the dtype of q_nope, `out` where it is given;
         with ``return_lse`` also float32 ``[num_tokens, num_heads]``.
     """
-    options = given(dtype=dtype_name(dtype), out=out)
-    if query_start_loc is not None:
-        options["query_start_loc"] = as_integers(query_start_loc)
+    options = given(
+        query_start_loc=None if query_start_loc is None else as_integers(query_start_loc),
+        dtype=dtype_name(dtype),
+        out=out,
+    )
     result = _MLA[return_lse, out is not None](
         q_nope,
         q_pe,

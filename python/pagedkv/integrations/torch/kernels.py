@@ -131,6 +131,8 @@ class Kernels:
 
 def _with_scales(operation: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options with the number of a scale in the place of its tensor."""
+    if "k_scale_value" not in options and "v_scale_value" not in options:
+        return options
     for name in ("k_scale", "v_scale"):
         value = options.pop(f"{name}_value", None)
         if value is None:
