@@ -1,4 +1,4 @@
-"""The operations as torch's: the same results as `pagedkv.ops`, and what torch wants to know of them."""
+"""The operations as torch's: the results of `pagedkv.ops`, and what torch wants to know of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from support.torch_cases import (  # noqa: E402
 
 import pagedkv.integrations.torch as front  # noqa: E402
 from pagedkv.integrations.torch.schemas import SCHEMAS  # noqa: E402
-
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 

@@ -44,7 +44,9 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
-    return sum(map(tensors_in, value), []) if isinstance(value, list | tuple) else []
+    if not isinstance(value, list | tuple):
+        return []
+    return [tensor for each in value for tensor in tensors_in(each)]
 
 
 def ints(values: Any, dtype: torch.dtype = torch.int32) -> torch.Tensor:

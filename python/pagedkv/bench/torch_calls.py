@@ -1,5 +1,5 @@
-"""`python -m pagedkv.bench torch-calls`: what a call costs from torch, where one token makes it nearly
-nothing else: of NumPy arrays, of tensors, through torch's dispatcher; beside torch's own operations."""
+"""`python -m pagedkv.bench torch-calls`: what a call costs from torch, of one token, so that little
+else is timed: of arrays, of tensors, through torch's dispatcher, and beside torch's operations."""
 
 from __future__ import annotations
 

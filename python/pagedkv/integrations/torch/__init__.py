@@ -1,10 +1,11 @@
 """pagedkv.ops as operations of torch: in `torch.compile` and `torch.export`, without a graph break.
 
-Importing this module registers ``torch.ops.pagedkv``; the functions here have the names and options of
-``pagedkv.ops``, take tensors (integers also as NumPy arrays or lists), and call them. What is written to
-is declared, results have shapes before they have contents, and nothing is copied.
+Importing this module registers ``torch.ops.pagedkv``; the functions here have the names and options
+of ``pagedkv.ops``, take tensors (integers also as NumPy arrays or lists), and call those. What is
+written to is declared, results have shapes before they have contents, and nothing is copied.
 
-For inference alone: a tensor that requires grad raises ``UnsupportedError`` unless gradients are off.
+For inference alone: a tensor that requires grad raises ``UnsupportedError`` unless gradients are
+off.
 Needs torch: ``pip install 'pagedkv[torch]'``.
 """
 

@@ -78,6 +78,5 @@ def scales(k_scale: Scale | None, v_scale: Scale | None) -> dict[str, Any]:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that are not None, which is what is left at its default: each that is passed costs
-    time."""
+    """The options that are not None: to pass one that is left at its default costs time."""
     return {name: value for name, value in options.items() if value is not None}

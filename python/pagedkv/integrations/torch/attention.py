@@ -24,10 +24,14 @@ __all__ = ["mla_decode", "paged_attention"]
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-
 def _overloads(operation: str) -> dict[tuple[bool, bool], Any]:
-    """Those of an operation of attention, by whether the LSE is asked for, and an `out` is given."""
-    names = {(False, False): "", (True, False): ".lse", (False, True): ".out", (True, True): ".out_lse"}
+    """Those of an operation, by whether the LSE is asked for, and whether an `out` is given."""
+    names = {
+        (False, False): "",
+        (True, False): ".lse",
+        (False, True): ".out",
+        (True, True): ".out_lse",
+    }
     return {key: registration.overload(operation + name) for key, name in names.items()}
 
 

@@ -82,27 +82,6 @@ def mla_write(
 
 @overload
 def rope_write_kv(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    positions: Integers,
-    cos_sin_cache: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    slot_mapping: Integers,
-    *,
-    interleaved: bool = False,
-    q_norm_weight: torch.Tensor | None = None,
-    k_norm_weight: torch.Tensor | None = None,
-    norm_eps: float = 1e-6,
-    k_scale: Scale | None = None,
-    v_scale: Scale | None = None,
-    layout: Layout = "HND",
-    dtype: DType | None = None,
-    out: torch.Tensor | None = None,
-) -> torch.Tensor: ...
-@overload
-def rope_write_kv(
     q: None,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -122,6 +101,27 @@ def rope_write_kv(
     dtype: DType | None = None,
     out: None = None,
 ) -> None: ...
+@overload
+def rope_write_kv(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    positions: Integers,
+    cos_sin_cache: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    slot_mapping: Integers,
+    *,
+    interleaved: bool = False,
+    q_norm_weight: torch.Tensor | None = None,
+    k_norm_weight: torch.Tensor | None = None,
+    norm_eps: float = 1e-6,
+    k_scale: Scale | None = None,
+    v_scale: Scale | None = None,
+    layout: Layout = "HND",
+    dtype: DType | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor: ...
 def rope_write_kv(
     q: torch.Tensor | None,
     k: torch.Tensor,

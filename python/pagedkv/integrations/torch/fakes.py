@@ -1,4 +1,4 @@
-"""What a call of ``torch.ops.pagedkv`` gives while a program is traced: results without contents."""
+"""What ``torch.ops.pagedkv`` gives while a program is traced: results without contents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fake_of(overload: Any) -> Callable[..., Any]:
     """The fake of an overload of `torch.ops`; it refuses gradients, as the kernels do."""
     name = overload._schema.name.partition("::")[2]
     suffix = overload._schema.overload_name
-    shape = FAKES.get(f"{name}.{suffix}" if suffix else name, _nothing)
+    shape: Callable[..., Any] = FAKES.get(f"{name}.{suffix}" if suffix else name, _nothing)
     arguments = [argument.name for argument in overload._schema.arguments]
 
     def fake(*args: Any, **kwargs: Any) -> Any:

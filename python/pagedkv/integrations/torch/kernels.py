@@ -28,7 +28,9 @@ class Kernels:
         kernel: Callable[..., Any] = getattr(self, overload.replace(".", "_"))
         return kernel
 
-    def write_kv(self, k: Any, v: Any, k_cache: Any, v_cache: Any, slots: Any, **options: Any) -> None:
+    def write_kv(
+        self, k: Any, v: Any, k_cache: Any, v_cache: Any, slots: Any, **options: Any
+    ) -> None:
         self._ops.write_kv(k, v, k_cache, v_cache, slots, **_with_scales("write_kv", options))
         _wrote(k_cache, v_cache, *_scales_written(options))
 
@@ -83,7 +85,9 @@ class Kernels:
         self._ops.move_slots(caches, slot_moves, **options)
         _wrote(*caches)
 
-    def move_slots_scales(self, caches: Any, slot_moves: Any, *, scales: Any, **options: Any) -> None:
+    def move_slots_scales(
+        self, caches: Any, slot_moves: Any, *, scales: Any, **options: Any
+    ) -> None:
         self.move_slots(caches, slot_moves, scales=scales, **options)
         _wrote(*scales)
 

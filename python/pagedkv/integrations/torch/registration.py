@@ -1,7 +1,7 @@
 """``torch.ops.pagedkv``: the operations in torch's dispatcher.
 
-By `torch.library.Library` rather than `torch.library.custom_op`, which costs two to three times as much a
-call and takes no tensors by keyword (docs/performance.md).
+By `torch.library.Library` rather than `torch.library.custom_op`, a call of which takes two to four
+times as long (docs/performance.md), and which has no tensors by keyword.
 """
 
 from __future__ import annotations

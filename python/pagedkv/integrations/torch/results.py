@@ -1,5 +1,5 @@
-"""Tensors for results: what kernels give where the caller has no `out`, and what they look like while a
-program is traced."""
+"""Tensors for results: what kernels give where the caller has no `out`, and what stands for that
+while a program is traced."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gathered(
     dtype: str | None = None,
     out_dtype: str | None = None,
 ) -> torch.Tensor:
-    """So many dense rows of a cache: as it stores them, or as floats where `out_dtype` names some."""
+    """So many dense rows of a cache: as it stores them, or as the floats that `out_dtype` names."""
     _expect_dims("gather_kv", "k_cache and v_cache", cache, 4)
     heads = cache.shape[2 if layout == "NHD" else 1]
     # Raw integers that are of the very dtype that is wanted stay raw integers.

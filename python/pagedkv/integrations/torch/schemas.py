@@ -1,7 +1,7 @@
 """What each of ``torch.ops.pagedkv`` takes, gives and writes to, in torch's words.
 
-An operation that can give different things has an overload for each: torch wants the number of results,
-and what is written to, to be known. A scale is a tensor, or in its place a number, ``..._value``.
+An operation that can give different things has an overload for each: torch wants to know the number
+of results, and what is written to. A scale is a tensor, or in its place a number, ``..._value``.
 """
 
 __all__ = ["SCHEMAS"]
