@@ -1,4 +1,4 @@
-"""`python -m pagedkv.bench torch-calls` has a line for every way to call, when it has checked it."""
+"""`python -m pagedkv.bench torch-calls` has a line for each way to call, of what it has checked."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from support.torch_cases import (  # noqa: E402
 )
 
 import pagedkv.integrations.torch as front  # noqa: E402
+from pagedkv.integrations.torch.kernels import Kernels  # noqa: E402
 from pagedkv.integrations.torch.schemas import SCHEMAS  # noqa: E402
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -96,6 +97,17 @@ def test_the_front_has_the_names_and_options_of_the_operations() -> None:
         ours = list(inspect.signature(getattr(front, name)).parameters)
         theirs = list(inspect.signature(getattr(ops, name)).parameters)
         assert [each for each in ours if each != "num_tokens"] == theirs
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_other_devices_go_through_the_operations_and_give_the_same(case: str) -> None:
+    function, args, kwargs = call_of(case)
+    name = function.name()
+    has_kernel = torch._C._dispatch_has_computed_kernel_for_dispatch_key
+    assert all(has_kernel(name, key) for key in ("CPU", "CUDA", "MPS", "Meta"))
+    own, its_args, its_kwargs = Kernels(ops).of(name.partition("::")[2]), clone(args), clone(kwargs)
+    assert bits(own(*its_args, **its_kwargs)) == bits(function(*args, **kwargs))
+    assert bits([its_args, its_kwargs]) == bits([args, kwargs])
 
 
 def test_tensors_are_used_where_they_lie() -> None:

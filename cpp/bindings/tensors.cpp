@@ -235,8 +235,8 @@ void Tensor::read_numpy(const py::array& array) {
   }
 }
 
-// Not by __dlpack__, which is Python, and takes ten times as long as the attributes do; these, three
-// times as long as a view from C.
+// Not by __dlpack__, which is Python, and takes ten times as long as the attributes do; these,
+// three times as long as a view from C.
 void Tensor::read_torch(py::handle value) {
   const Torch& torch = *Torch::get();
   is_torch_ = true;
