@@ -17,8 +17,10 @@ from pagedkv.integrations.torch.schemas import SCHEMAS
 
 __all__ = ["overload"]
 
-# Rows may have any stride, and a cache is written to where it lies: compilers copy neither.
-_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+# Rows may have any stride, and a cache is written to where it lies: compilers copy neither. Older
+# versions of torch have the weaker tag alone.
+_STRIDES = getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)
+_TAGS = (torch.Tag.pt2_compliant_tag, _STRIDES)
 
 
 def _register() -> Any:
