@@ -57,7 +57,7 @@ cpp_maximum_signature_line_length = 80
 
 # What others document, and what a signature names but no page explains.
 nitpick_ignore_regex = [
-    ("py:class", r"(numpy|collections|pathlib|types|typing)\..*"),
+    ("py:class", r"(numpy|collections|pathlib|torch|transformers|types|typing)\..*"),
     ("py:class", r"(NDArray|ndarray|ArrayLike|DTypeLike|Figure|integer|float\d+|u?int\d+)"),
     ("py:class", r"pagedkv\.ops\.(arrays|data)\.\w+"),  # type variables and aliases
     ("py:class", r"pagedkv\.replay\.storage\.S"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -44,6 +45,18 @@ step 5: lengths 14 7, next 62 20
 """,
 }
 
+# Those that another package is needed for, and in Python alone.
+WITH_PACKAGE = {
+    "jax_arrays": (
+        "jax",
+        EXPECTED["decode_step"]
+        + """\
+the cache as JAX sees it: (32, 2, 4, 64) float32, the same memory: True
+attention as JAX computes it: True
+""",
+    )
+}
+
 
 def output(*command: str | Path) -> str:
     done = subprocess.run(
@@ -81,6 +94,14 @@ def test_the_tutorial_runs() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_python_example_runs(name: str) -> None:
     assert output(sys.executable, EXAMPLES / f"{name}.py") == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", WITH_PACKAGE)
+def test_the_example_with_another_package_runs(name: str) -> None:
+    package, expected = WITH_PACKAGE[name]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    assert output(sys.executable, "-W", "error", EXAMPLES / f"{name}.py") == expected
 
 
 @pytest.mark.parametrize("name", EXPECTED)

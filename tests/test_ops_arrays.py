@@ -323,6 +323,30 @@ def test_sparse_tensors_are_refused(torch: Any) -> None:
         run(case, q=torch.zeros((3, 8, 64)).to_sparse())
 
 
+def test_classes_derived_from_tensors_go_in_as_tensors_do(torch: Any) -> None:
+    class Named(torch.Tensor):  # type: ignore[misc]
+        pass
+
+    case = case_of("bfloat16", "bfloat16")
+    tensors = as_torch(torch, case)
+    kinds = (torch.nn.Parameter(tensors["q"], requires_grad=False), tensors["q"].as_subclass(Named))
+    for q in kinds:
+        out = run(case, **tensors | {"q": q}, dtype=None)
+        assert out.view(torch.int16).numpy().tobytes() == run(case).tobytes()
+
+
+def test_tensors_whose_sign_is_still_to_be_changed_are_refused(torch: Any) -> None:
+    case = case_of()
+    with refuses(ShapeError, WHERE, "q whose sign is still to be changed", "x.resolve_neg()"):
+        run(case, q=torch._neg_view(as_torch(torch, case)["q"]))
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 64), (3, 0, 64)])
+def test_empty_tensors_have_no_contents_and_need_none(torch: Any, shape: tuple[int, ...]) -> None:
+    with refuses(ShapeError, WHERE, unchanged=()):  # of the wrong shape, not of none
+        run(case_of(), q=torch.empty(shape))
+
+
 def test_torch_scalars_and_masks_go_in(torch: Any) -> None:
     case = case_of("int8")
     factors = {"k_scale": torch.tensor(0.25), "v_scale": torch.tensor(3.0)}

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 import pagedkv
+from pagedkv import build_info
 
 ROOT = Path(__file__).parent.parent
 HEADERS = ROOT / "cpp" / "include"
@@ -88,6 +90,23 @@ def test_the_wheel_ships_the_demos_model_as_it_is_in_the_source(shipped: dict[st
         assert shipped[f"pagedkv/models/docstrings/{name}"].read_bytes() == path.read_bytes()
 
 
+def test_the_wheel_is_at_most_10_mib(shipped: dict[str, Path], tmp_path: Path) -> None:
+    # Packed again, as wheels are: one that was installed is no longer there.
+    packed = tmp_path / "again.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in shipped.items():
+            archive.write(path, name)
+    assert packed.stat().st_size <= 10 * 2**20
+
+
+def test_the_wheel_ships_kernels_for_every_instruction_set(shipped: dict[str, Path]) -> None:
+    libraries = [path for name, path in shipped.items() if name.endswith((".a", ".lib"))]
+    (library,) = libraries
+    contents = library.read_bytes()
+    for isa in build_info()["isa_found"]:
+        assert f"isa_{isa.replace('-', '_')}".encode() in contents, isa
+
+
 def test_numpy_is_the_only_dependency() -> None:
     required = [line for line in metadata.requires("pagedkv") or [] if "extra ==" not in line]
     assert [re.match(r"[A-Za-z0-9_.-]+", line)[0] for line in required] == ["numpy"]  # type: ignore[index]
@@ -117,6 +136,16 @@ def test_the_module_exports_its_init_function_alone() -> None:
         text=True,
     )
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["PyInit__core"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF symbols: Linux only")
+def test_the_module_is_stripped(shipped: dict[str, Path]) -> None:
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (binutils) is missing")
+    (module,) = (path for name, path in shipped.items() if re.fullmatch(r"pagedkv/_core.*so", name))
+    done = subprocess.run([nm, str(module)], check=False, capture_output=True, text=True)
+    assert done.stdout == ""
 
 
 def build_sdist(source: Path, into: Path) -> Path:

@@ -68,4 +68,16 @@ struct VersionedTensor {
   Tensor tensor;
 };
 
+/// Functions of a library in a capsule named "dlpack_exchange_api", which stays for good.
+struct ExchangeApi {
+  std::uint32_t major;
+  std::uint32_t minor;
+  ExchangeApi* older;  ///< one of another major version
+  int (*allocate)(Tensor*, VersionedTensor**, void*, void (*)(void*, const char*, const char*));
+  int (*to_managed)(void*, VersionedTensor**);
+  int (*from_managed)(VersionedTensor*, void**);
+  int (*view)(void*, Tensor*);  ///< of an array that stays its library's; may be null
+  int (*current_stream)(std::int32_t, std::int32_t, void**);
+};
+
 }  // namespace pagedkv::python::dlpack

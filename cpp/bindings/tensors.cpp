@@ -18,6 +18,8 @@ constexpr int kFirstRegistered = 256;  ///< number of a dtype that is not NumPy'
 struct Torch {
   py::object tensor, strided;
   std::vector<std::pair<py::object, ElementType>> dtypes;
+  /// Views a tensor from C; null where torch is too old for it.
+  int (*view)(void*, dlpack::Tensor*) = nullptr;
 
   /// Null while nobody has imported torch.
   static const Torch* get() {
@@ -44,6 +46,13 @@ struct Torch {
     for (const auto& [name, type] : types) {
       if (py::hasattr(torch, name)) dtypes.emplace_back(torch.attr(name), type);
     }
+    constexpr const char* attribute = "__dlpack_c_exchange_api__";
+    const py::object capsule = py::getattr(tensor, attribute, py::none());
+    constexpr const char* name = "dlpack_exchange_api";
+    if (PyCapsule_IsValid(capsule.ptr(), name) == 0) return;
+    const auto* api =
+        static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), name));
+    if (api->major == 1) view = api->view;
   }
 
   [[nodiscard]] ElementType type_of(const py::object& dtype) const {
@@ -226,7 +235,8 @@ void Tensor::read_numpy(const py::array& array) {
   }
 }
 
-// By its own attributes: torch's __dlpack__ is Python, and takes ten times as long.
+// Not by __dlpack__, which is Python, and takes ten times as long as the attributes do; these,
+// three times as long as a view from C.
 void Tensor::read_torch(py::handle value) {
   const Torch& torch = *Torch::get();
   is_torch_ = true;
@@ -238,13 +248,23 @@ void Tensor::read_torch(py::handle value) {
                     "torch.no_grad(), or " +
                     argument_ + ".detach()");
   }
+  if (value.attr("is_neg")().cast<bool>())
+    refuse(" whose sign is still to be changed", "x.resolve_neg()");
+  // What it cannot view, the attributes tell of. A class derived from torch's may have no memory.
+  if (torch.view != nullptr && py::type::handle_of(value).is(torch.tensor)) {
+    dlpack::Tensor viewed{};
+    if (torch.view(value.ptr(), &viewed) == 0 && viewed.data != nullptr &&
+        element_type(viewed.dtype).kind != 0 && viewed.ndim <= static_cast<int>(kMaxDims)) {
+      read_view(viewed);
+      return;
+    }
+    PyErr_Clear();
+  }
   const py::object dtype = value.attr("dtype");
   type_ = torch.type_of(dtype);
   if (type_.kind == 0) refuse(" of dtype " + text(dtype), "floats or integers");
   const py::object layout = value.attr("layout");
   if (!layout.is(torch.strided)) refuse(" of layout " + text(layout), "a dense tensor");
-  if (value.attr("is_neg")().cast<bool>())
-    refuse(" whose sign is still to be changed", "x.resolve_neg()");
   const py::tuple shape = value.attr("shape");
   const py::tuple strides = value.attr("stride")();
   ndim_ = shape.size();
@@ -254,6 +274,14 @@ void Tensor::read_torch(py::handle value) {
     strides_[i] = strides[i].cast<std::int64_t>() * static_cast<std::int64_t>(type_.bytes);
   }
   data_ = reinterpret_cast<std::byte*>(value.attr("data_ptr")().cast<std::uintptr_t>());
+  const auto end = shape_.begin() + static_cast<std::ptrdiff_t>(ndim_);
+  if (data_ == nullptr && std::find(shape_.begin(), end, 0) == end) {
+    pagedkv::detail::throw_unsupported(
+        where_, std::string(argument_) + " that has a shape and no contents (" +
+                    text(py::type::handle_of(value).attr("__name__")) +
+                    "); expected contents, or while a program is traced a call of "
+                    "pagedkv.integrations.torch");
+  }
 }
 
 dlpack::Device Tensor::dlpack_device(py::handle value) const {
@@ -293,22 +321,26 @@ void Tensor::read_dlpack(py::handle value, dlpack::Device device) {
     refuse(" whose __dlpack__ gives no capsule of DLPack",
            "one named dltensor or dltensor_versioned");
   }
-  type_ = element_type(tensor->dtype);
+  read_view(*tensor);
+}
+
+void Tensor::read_view(const dlpack::Tensor& tensor) {
+  type_ = element_type(tensor.dtype);
   if (type_.kind == 0) {
-    refuse(" of elements of code " + std::to_string(tensor->dtype.code) + " and " +
-               std::to_string(tensor->dtype.bits) + " bits",
+    refuse(" of elements of code " + std::to_string(tensor.dtype.code) + " and " +
+               std::to_string(tensor.dtype.bits) + " bits",
            "floats or integers");
   }
-  if (tensor->ndim < 0 || tensor->ndim > static_cast<int>(kMaxDims)) {
-    refuse(" of " + std::to_string(tensor->ndim) + " dimensions", "at most 4");
+  if (tensor.ndim < 0 || tensor.ndim > static_cast<int>(kMaxDims)) {
+    refuse(" of " + std::to_string(tensor.ndim) + " dimensions", "at most 4");
   }
-  ndim_ = static_cast<std::size_t>(tensor->ndim);
-  data_ = static_cast<std::byte*>(tensor->data) + tensor->byte_offset;
+  ndim_ = static_cast<std::size_t>(tensor.ndim);
+  data_ = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
   const auto bytes = static_cast<std::int64_t>(type_.bytes);
   std::int64_t compact = bytes;
   for (std::size_t i = ndim_; i-- > 0;) {
-    shape_[i] = tensor->shape[i];
-    strides_[i] = tensor->strides == nullptr ? compact : tensor->strides[i] * bytes;
+    shape_[i] = tensor.shape[i];
+    strides_[i] = tensor.strides == nullptr ? compact : tensor.strides[i] * bytes;
     compact *= std::max<std::int64_t>(shape_[i], 1);
   }
 }

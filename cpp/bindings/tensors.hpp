@@ -106,6 +106,7 @@ class Tensor {
   void read_torch(py::handle value);
   [[nodiscard]] dlpack::Device dlpack_device(py::handle value) const;
   void read_dlpack(py::handle value, dlpack::Device device);
+  void read_view(const dlpack::Tensor& tensor);
   void meet(const Site& site, dlpack::Device device, Place place);
   void set_strides();
 

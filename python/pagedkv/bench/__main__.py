@@ -18,6 +18,7 @@ from pagedkv.bench.memory import Memory, memory_of, memory_table, memory_title
 from pagedkv.bench.rivals import RIVALS, Rival, load_rival
 from pagedkv.bench.table import machine, rival_table, table
 from pagedkv.bench.timing import one_processor
+from pagedkv.bench.torch_calls import run as torch_calls
 from pagedkv.bench.transformers import run as transformers
 
 FULL = Scale(tokens=4096, dim=4096, calls=20_000, slots=65_536, blocks=1_000_000)
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return attention(words[1:])
     if words and words[0] == "transformers":
         return transformers(words[1:])
+    if words and words[0] == "torch-calls":
+        return torch_calls(words[1:])
     arguments = _parser().parse_args(words)
     if arguments.rival is not None:
         return _beside(load_rival(arguments.rival), arguments)
@@ -150,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "print the table of docs/performance.md. Each result is checked before it is timed.",
         epilog="`python -m pagedkv.bench attention` measures attention beside others on the CPU, "
         "`python -m pagedkv.bench transformers` a cache for transformers beside its own.",
+        "`python -m pagedkv.bench torch-calls` what a call costs from torch.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="small shapes: shows that it runs, not how fast")
