@@ -67,7 +67,9 @@ def test_a_command_line_that_says_nothing_is_exit_code_2(arguments, capsys):
     assert capsys.readouterr().err.startswith("usage: pagedkv")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["config"], ["replay"]])
+@pytest.mark.parametrize(
+    "command", [[], ["info"], ["config"], ["demo"], ["plan"], ["replay"], ["show"]]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

@@ -221,7 +221,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_run(tmp_path, caps
     for option in ("--json", "--plot"):
         assert "cannot write" in refused(capsys, AZURE, option, str(tmp_path / "no" / "x.png"))
         assert "cannot write" in refused(capsys, AZURE, option, str(tmp_path))
-    assert "names the trace itself" in refused(capsys, AZURE, "--json", AZURE)
+    assert "names the file that is read" in refused(capsys, AZURE, "--json", AZURE)
     same = str(tmp_path / "same.png")
     assert "name one file" in refused(capsys, AZURE, "--json", same, "--plot", same)
     assert "ends with" in refused(capsys, AZURE, "--plot", str(tmp_path / "picture.jpg"))
@@ -346,6 +346,19 @@ def test_hit_rates_are_drawn(tmp_path):
     arguments = [MOONCAKE, "--policy", "lru", "--capacity", "10,20", "--plot", str(path)]
     assert main(["replay", *arguments]) == 0
     assert b"<svg" in path.read_bytes()
+
+
+def test_all_policies_are_swept_over_capacities(tmp_path):
+    path = tmp_path / "rates.json"
+    arguments = [MOONCAKE, "--policy", "all", "--capacity", "sweep", "--json", str(path)]
+    assert main(["replay", *arguments]) == 0
+    found = json.loads(path.read_text())
+    policies = ["lru", "lfu", "fifo", "s3fifo", "lifetable", "belady"]
+    assert found["config"]["policies"] == list(found["hit_rates"]) == policies
+    sizes = found["config"]["capacities"]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == found["distinct_blocks"]
+    assert found["hit_rates"]["lru"][str(sizes[-1])] == found["infinite_hit_rate"]
 
 
 def test_a_policy_replay_refuses_what_it_cannot_use(capsys):

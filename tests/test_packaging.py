@@ -23,6 +23,7 @@ HEADERS = ROOT / "cpp" / "include"
 
 SHIPPED = [
     r"pagedkv/([a-z_]+/)*[a-z_]+\.py",
+    r"pagedkv/models/docstrings/(config\.json|tokenizer\.json|model\.safetensors)",
     r"pagedkv/_core\.[^/]*(so|pyd)",
     r"pagedkv/(_core\.pyi|py\.typed|core\.pxd|errors\.pxd)",
     r"pagedkv/include/pagedkv/([a-z_]+/)*[a-z0-9_]+\.hpp",
@@ -96,6 +97,14 @@ def test_the_wheel_ships_kernels_for_every_instruction_set(shipped: dict[str, Pa
     contents = library.read_bytes()
     for isa in build_info()["isa_found"]:
         assert f"isa_{isa.replace('-', '_')}".encode() in contents, isa
+
+
+def test_the_wheel_ships_the_demos_model_as_it_is_in_the_source(shipped: dict[str, Path]) -> None:
+    folder = ROOT / "python" / "pagedkv" / "models" / "docstrings"
+    sources = {path.name: path for path in folder.iterdir()}
+    assert sources.keys() == {"config.json", "tokenizer.json", "model.safetensors"}
+    for name, path in sources.items():
+        assert shipped[f"pagedkv/models/docstrings/{name}"].read_bytes() == path.read_bytes()
 
 
 def test_numpy_is_the_only_dependency() -> None:

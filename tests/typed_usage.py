@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 import pagedkv
 from pagedkv.errors import InvalidSlotError, PoolExhaustedError
+from pagedkv.plan import LengthFit, allocate, plan
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int32]
@@ -151,3 +152,15 @@ def operations(q: Singles, cache: npt.NDArray[np.int8], table: Ids) -> None:
     assert_type(pagedkv.ops.gather_kv(cache, cache, table, [5])[0], npt.NDArray[np.int8])
     pagedkv.ops.paged_attention(q, cache, cache, table, [5], layout="hnd")  # type: ignore[call-overload]
     pagedkv.ops.paged_attention("q", cache, cache, table, [5])  # type: ignore[call-overload]
+
+
+def planning(fields: dict[str, Any]) -> None:
+    fits = plan(fields, "40GiB", lengths=[2048], kv_dtype="int8", tensor_parallel=2)
+    assert_type(fits.sequences(8192), int)
+    assert_type(fits.max_tokens, int | None)
+    assert_type(fits.fits, tuple[LengthFit, ...])
+    assert_type(fits.manager(eviction="lifetable"), pagedkv.KVCacheManager)
+    assert_type(allocate(fits).layers[0].k_scale, Singles | None)
+    plan("config.json", gpu_memory=80 * 2**30, weights="16GB")
+    plan(fields, 1.5)  # type: ignore[arg-type]
+    plan(fields, "1GiB", 16)  # type: ignore[call-arg]

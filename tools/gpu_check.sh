@@ -102,8 +102,8 @@ export CUDA_LAUNCH_BLOCKING=1  # they read results without waiting
 if [ "$tests" = ON ]; then
   step cpp-tests 90 "$device_tests" --gtest_brief=1
   smallest='CudaWrite.*:CudaRope.*:CudaGather.*:CudaMerge.*/0:CudaCopies.CopiesBlocks*:CudaSwap.*'
-  smallest+=':CudaAttention*.DecodeIsRightForEveryRatioOfHeads/*:CudaAttention*.AMixedBatch*'
-  smallest+=':CudaAttention*.MultiHeadLatentAttention/2:CudaAttentionErrors.*'
+  smallest+=':*AttentionOfDType.DecodeIsRightForEveryRatioOfHeads/*:*AttentionOfDType.AMixedBatch*'
+  smallest+=':*AttentionOfDType.MultiHeadLatentAttention/bfloat16:CudaAttentionErrors.*'
   for tool in memcheck racecheck initcheck synccheck; do
     if command -v compute-sanitizer >/dev/null; then
       lines=3 step "sanitizer-$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 9 \

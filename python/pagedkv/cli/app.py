@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import pagedkv
-from pagedkv.cli import config, info, replay
+from pagedkv.cli import config, demo, info, plan, replay, show
 from pagedkv.errors import PagedKvError
 
 __all__ = ["main"]
@@ -47,6 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pagedkv {pagedkv.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (info, config, replay):
+    for command in (demo, info, config, plan, replay, show):
         command.add_parser(commands)
     return parser

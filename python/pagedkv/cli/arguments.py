@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 
-__all__ = ["memory_size", "names", "positive_float", "positive_int", "positive_ints", "seed_int"]
+from pagedkv.sizes import parse_bytes, parse_tokens
+
+__all__ = [
+    "count_int",
+    "fraction",
+    "memory_size",
+    "names",
+    "positive_float",
+    "positive_int",
+    "positive_ints",
+    "seed_int",
+    "token_counts",
+]
 
 # Block ids are 32-bit; no count that is given here needs more.
 MAX_COUNT = 2**31 - 1
-
-UNITS = {
-    "": 1, "b": 1,
-    "k": 2**10, "kib": 2**10, "kb": 10**3,
-    "m": 2**20, "mib": 2**20, "mb": 10**6,
-    "g": 2**30, "gib": 2**30, "gb": 10**9,
-    "t": 2**40, "tib": 2**40, "tb": 10**12,
-}  # fmt: skip
 
 
 def positive_int(text: str) -> int:
@@ -41,6 +44,14 @@ def names(text: str) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
+def count_int(text: str) -> int:
+    """A count in [0, 2^31 - 1]."""
+    value = _integer(text)
+    if value is None or not 0 <= value <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"'{text:.40}'; expected an integer, 0 or more")
+    return value
+
+
 def seed_int(text: str) -> int:
     """A seed: an integer of 0 or more."""
     value = _integer(text)
@@ -60,16 +71,38 @@ def positive_float(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """A share in (0, 1]: `0.9` or `90%`."""
+    try:
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"'{text:.40}'; expected a share such as 0.9 or 90%")
+    return value
+
+
 def memory_size(text: str) -> int:
     """Bytes: `8GiB`, `512MiB`, `1.5GB`, `65536`; upper or lower case."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([a-z]*)", text.strip().lower(), re.ASCII)
-    if match is None or match[2] not in UNITS or len(match[1]) > 20:
+    size = parse_bytes(text)
+    if size is None:
         raise argparse.ArgumentTypeError(f"'{text:.40}'; expected a size such as 8GiB or 512MiB")
-    number, unit = match[1], UNITS[match[2]]
-    size = int(float(number) * unit) if "." in number else int(number) * unit
     if size < 1:
         raise argparse.ArgumentTypeError(f"'{text:.40}'; expected at least one byte")
     return size
+
+
+def token_counts(text: str) -> list[int]:
+    """Counts of tokens with commas between them, each once, in their order: `2k,8k,100000`."""
+    counts = []
+    for part in text.split(","):
+        count = parse_tokens(part)
+        if count is None or not 1 <= count <= MAX_COUNT:
+            raise argparse.ArgumentTypeError(
+                f"'{part:.40}'; expected tokens such as 2k or 1000, 1 or more"
+            )
+        counts.append(count)
+    return list(dict.fromkeys(counts))
 
 
 def _integer(text: str) -> int | None:

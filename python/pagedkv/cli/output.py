@@ -1,14 +1,53 @@
-"""Output files: shown to be writable before the work starts, written when it is done."""
+"""Output files: shown to be writable before the work starts, written when it is done.
+
+What several commands write alike: figures with `--json FILE`, pictures with `--plot FILE`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from pagedkv.picture import check_suffix, require_matplotlib
 from pagedkv.replay import ReplayError
 
-__all__ = ["OutputFile"]
+__all__ = ["OutputFile", "open_outputs", "write_json"]
+
+
+def open_outputs(
+    stack: ExitStack, command: str, paths: Mapping[str, str | None], inputs: Iterable[str | None]
+) -> dict[str, OutputFile]:
+    """The files of the options that were given, each shown to be writable, and to be neither one
+    of the inputs nor the file of another option. A picture, `plot`, can be drawn."""
+    outputs: dict[str, OutputFile] = {}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        output = stack.enter_context(OutputFile(path))
+        if any(given is not None and output.same_as(given) for given in inputs):
+            raise ReplayError(
+                f"[cli.{command}] --{name} names the file that is read; expected another file"
+            )
+        for other, file in outputs.items():
+            if file.same_as(output.path):
+                raise ReplayError(
+                    f"[cli.{command}] --{other} and --{name} name one file; expected two"
+                )
+        if name == "plot":
+            check_suffix(f"cli.{command}", output.path)
+            require_matplotlib(f"cli.{command}")
+        outputs[name] = output
+    return outputs
+
+
+def write_json(output: OutputFile, value: Any) -> None:
+    """Write JSON values, indented; NaN is no JSON value."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    output.path.write_text(text + "\n", encoding="utf-8")
 
 
 class OutputFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,8 +10,9 @@ from typing import Any
 
 from pagedkv.cli import replay_policies
 from pagedkv.cli.arguments import memory_size, positive_float, positive_int, seed_int
-from pagedkv.cli.output import OutputFile
+from pagedkv.cli.output import open_outputs, write_json
 from pagedkv.cli.progress import ProgressBar
+from pagedkv.picture import SUFFIXES
 from pagedkv.replay import (
     DEFAULT_BLOCKS,
     DEFAULT_REQUESTS,
@@ -31,7 +31,7 @@ from pagedkv.replay import (
 )
 from pagedkv.replay import replay as replay_trace
 from pagedkv.replay.managed import HASH_TOKENS
-from pagedkv.replay.plot import PLOT_SUFFIXES, draw, require_matplotlib
+from pagedkv.replay.plot import draw
 from pagedkv.replay.shape import DTYPE_BITS
 
 __all__ = ["add_parser"]
@@ -148,7 +148,7 @@ def add_parser(commands: Any) -> None:
         "--plot",
         metavar="FILE",
         help="draw utilization over time, or with --policy hit rate over capacity "
-        f"({', '.join(PLOT_SUFFIXES)}; needs matplotlib)",
+        f"({', '.join(SUFFIXES)}; needs matplotlib)",
     )
     parser.set_defaults(run=run, defaults=parser.get_default)
 
@@ -206,12 +206,8 @@ def run(arguments: argparse.Namespace) -> int:
         replay_policies.check(arguments)
     config = _config(arguments)
     with ExitStack() as stack:
-        outputs = {
-            name: stack.enter_context(OutputFile(path))
-            for name in ("json", "plot")
-            if (path := getattr(arguments, name)) is not None
-        }
-        _check_outputs(arguments, outputs)
+        paths = {"json": arguments.json, "plot": arguments.plot}
+        outputs = open_outputs(stack, "replay", paths, [arguments.trace])
         trace = _trace(arguments)
         if by_policy:
             blocks = replay_policies.prompts(arguments, trace)
@@ -221,11 +217,9 @@ def run(arguments: argparse.Namespace) -> int:
         result = _replay(trace, config)
         print(as_text(result))
         if "json" in outputs:
-            text = json.dumps(as_dict(result), indent=2, allow_nan=False)
-            outputs["json"].path.write_text(text + "\n", encoding="utf-8")
+            write_json(outputs["json"], as_dict(result))
         if "plot" in outputs:
-            path = outputs["plot"].path
-            draw(result, str(path), path.suffix.lower().removeprefix("."))
+            draw(result, outputs["plot"].path)
     for mismatch in result.mismatches[:MAX_REPORTED]:
         print(f"pagedkv: {mismatch}", file=sys.stderr)
     return 0 if result.success else 1
@@ -263,23 +257,6 @@ def _config(arguments: argparse.Namespace) -> ReplayConfig:
                 f"{config.block_bytes:,} of one block"
             )
     return replace(config, num_blocks=num_blocks)
-
-
-def _check_outputs(arguments: argparse.Namespace, outputs: dict[str, OutputFile]) -> None:
-    for name, output in outputs.items():
-        if arguments.trace is not None and output.same_as(arguments.trace):
-            raise ReplayError(
-                f"[cli.replay] --{name} names the trace itself; expected another file"
-            )
-    if "plot" in outputs:
-        if outputs["plot"].path.suffix.lower() not in PLOT_SUFFIXES:
-            raise ReplayError(
-                f"[cli.replay] --plot is '{arguments.plot}'; expected a name that ends with "
-                f"{', '.join(PLOT_SUFFIXES)}"
-            )
-        if "json" in outputs and outputs["json"].same_as(outputs["plot"].path):
-            raise ReplayError("[cli.replay] --json and --plot name one file; expected two")
-        require_matplotlib()
 
 
 def _trace(arguments: argparse.Namespace) -> Trace:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from pagedkv.cli.arguments import names, positive_ints
-from pagedkv.cli.output import OutputFile
+from pagedkv.cli.output import OutputFile, write_json
 from pagedkv.cli.progress import ProgressBar
 from pagedkv.replay import ReplayError, Trace
-from pagedkv.replay.policies import PolicyResult, check_policies, replay_policies
+from pagedkv.replay.policies import (
+    PolicyResult,
+    all_policies,
+    check_policies,
+    replay_policies,
+    sweep_of_capacities,
+)
 from pagedkv.replay.policy_plot import draw_policies
 from pagedkv.replay.policy_report import policies_as_dict, policies_as_text
 from pagedkv.replay.prompts import PromptBlocks, prompts_of
@@ -24,19 +29,29 @@ SHARED = ("trace", "limit", "strict", "json", "plot", "policy", "capacity", "run
 BLOCK_TOKENS = 512
 
 
+# In place of names and of numbers.
+ALL, SWEEP = "all", "sweep"
+
+
+def capacities(text: str) -> list[int] | str:
+    """Numbers of blocks, or `sweep`."""
+    return SWEEP if text == SWEEP else positive_ints(text)
+
+
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Add the options that are the policy replay's own."""
     group.add_argument(
         "--policy",
         type=names,
         metavar="P[,P...]",
-        help="eviction policies of KVCacheManager, and belady, which knows the future",
+        help="eviction policies of KVCacheManager, and belady, which knows the future; all: each",
     )
     group.add_argument(
         "--capacity",
-        type=positive_ints,
+        type=capacities,
         metavar="N[,N...]",
-        help="sizes of the cache in blocks of the trace (Mooncake: 512 tokens)",
+        help="sizes of the cache in blocks of the trace (Mooncake: 512 tokens); sweep: eight, up "
+        "to all blocks that there are",
     )
 
 
@@ -57,6 +72,8 @@ def check(arguments: argparse.Namespace) -> None:
                 f"[cli.replay] --{name.replace('_', '-')} with --policy; expected an option of "
                 "the policy replay: --limit, --strict, --capacity, --json, --plot"
             )
+    if ALL in arguments.policy:
+        arguments.policy = all_policies()
     check_policies(arguments.policy)
 
 
@@ -78,17 +95,16 @@ def run(
 ) -> int:
     """Replay, print, write; always 0, since hit rates are no failure."""
     progress = ProgressBar(sys.stderr)
+    sizes = arguments.capacity
+    if sizes == SWEEP:
+        sizes = sweep_of_capacities(blocks)
     try:
-        result: PolicyResult = replay_policies(
-            blocks, arguments.policy, arguments.capacity, progress
-        )
+        result: PolicyResult = replay_policies(blocks, arguments.policy, sizes, progress)
     finally:
         progress.clear()
     print(policies_as_text(trace, result))
     if "json" in outputs:
-        text = json.dumps(policies_as_dict(trace, result), indent=2, allow_nan=False)
-        outputs["json"].path.write_text(text + "\n", encoding="utf-8")
+        write_json(outputs["json"], policies_as_dict(trace, result))
     if "plot" in outputs:
-        path = outputs["plot"].path
-        draw_policies(result, str(path), path.suffix.lower().removeprefix("."))
+        draw_policies(result, outputs["plot"].path)
     return 0

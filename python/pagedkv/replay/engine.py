@@ -76,12 +76,11 @@ class Engine(Generic[S]):
         step_ms: float = 25.0,
         max_batch: int | None = None,
     ) -> None:
-        slots = storage.num_blocks * storage.block_size
         for request in requests:
-            if request.total_length > slots:
+            if request.total_length > storage.num_slots:
                 raise ReplayError(
                     f"[Engine] request {request.number} needs {request.total_length} tokens; "
-                    f"expected at most the {slots} of the storage"
+                    f"expected at most the {storage.num_slots} of the storage"
                 )
         self.figures = figures
         self.now = 0
@@ -107,6 +106,11 @@ class Engine(Generic[S]):
     def waiting(self) -> list[Request]:
         """The requests that wait, next one first."""
         return [job.request for job in self._waiting]
+
+    @property
+    def num_waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
 
     @property
     def tokens_held(self) -> int:

@@ -69,6 +69,10 @@ class ManagedStorage:
         self._opened: dict[int, tuple[int, int]] = {}
 
     @property
+    def num_slots(self) -> int:
+        return self.num_blocks * self.block_size
+
+    @property
     def blocks_in_use(self) -> int:
         return self.num_blocks - self.manager.num_free_blocks
 

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pagedkv.picture import BLUE, ORANGE, new_figure, require_matplotlib, soft_grid, write
 from pagedkv.replay.errors import ReplayError
 from pagedkv.replay.figures import RunFigures
 from pagedkv.replay.job import ReplayResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["PLOT_SUFFIXES", "draw", "over_time", "require_matplotlib"]
-
-PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+__all__ = ["draw", "over_time", "usage_figure"]
 
 # Points along the time axis: more cannot be told apart on paper.
 MAX_POINTS = 800
 
-# From Okabe and Ito's palette, which colour-blind readers tell apart; dark on light as well.
-HELD = "#0072B2"
-RESERVED = "#E69F00"
-
-
-def require_matplotlib() -> None:
-    """Raise `ReplayError` where matplotlib is missing."""
-    try:
-        import matplotlib as _matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ReplayError(
-            f"[replay.plot] matplotlib cannot be imported ({error}); expected it to be installed: "
-            "pip install 'pagedkv[plot]'"
-        ) from error
+HELD = BLUE
+RESERVED = ORANGE
 
 
 def over_time(run: RunFigures, last_step: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -57,18 +46,20 @@ def over_time(run: RunFigures, last_step: int) -> tuple[NDArray[Any], NDArray[An
     return starts, shares[0], shares[1]
 
 
-def draw(result: ReplayResult, path: str, file_format: str) -> None:
-    """Write the picture of a replay that kept its history; `file_format` is png, svg or pdf."""
-    require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw(result: ReplayResult, path: str | Path, file_format: str | None = None) -> None:
+    """Write the picture of a replay that kept its history; `file_format` is png, svg or pdf, by
+    default what `path` ends with."""
+    write(usage_figure(result), path, file_format)
 
+
+def usage_figure(result: ReplayResult) -> Figure:
+    """Slots reserved and slots that hold tokens over time, a panel a run."""
+    require_matplotlib("replay.usage_figure")
     runs = [("paged", result.paged)]
     if result.contiguous is not None:
         runs.append(("contiguous", result.contiguous))
     last_step = max(run.last_step for _, run in runs)
-    figure = Figure(figsize=(8.0, 1.2 + 2.4 * len(runs)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.0, 1.2 + 2.4 * len(runs))
     panels = figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (name, run) in zip(panels, runs, strict=True):
         _panel(axes, name, run, last_step, result.config.step_ms)
@@ -76,7 +67,7 @@ def draw(result: ReplayResult, path: str, file_format: str) -> None:
     figure.supylabel("share of the pool's token slots", fontsize="medium")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(path, format=file_format, dpi=150)
+    return figure
 
 
 def _panel(axes: Axes, name: str, run: RunFigures, last_step: int, step_ms: float) -> None:
@@ -86,7 +77,7 @@ def _panel(axes: Axes, name: str, run: RunFigures, last_step: int, step_ms: floa
     axes.set_title(title, loc="left", fontsize="medium")
     axes.set_ylim(0.0, 1.02)
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-    axes.grid(visible=True, linewidth=0.4, alpha=0.5)
+    soft_grid(axes)
     axes.margins(x=0)
     if last_step < 0:
         return

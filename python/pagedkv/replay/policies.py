@@ -17,7 +17,14 @@ from pagedkv.replay.belady import BELADY, belady_hits
 from pagedkv.replay.errors import ReplayError
 from pagedkv.replay.prompts import PromptBlocks
 
-__all__ = ["PolicyResult", "check_policies", "manager_hits", "replay_policies"]
+__all__ = [
+    "PolicyResult",
+    "all_policies",
+    "check_policies",
+    "manager_hits",
+    "replay_policies",
+    "sweep_of_capacities",
+]
 
 # A token that follows each prompt and is never computed: the manager always leaves the last token
 # of a sequence to be computed, and here that is none of the prompt's.
@@ -53,17 +60,37 @@ class PolicyResult:
         return (self.hits[policy][capacity] - lru) / (belady - lru)
 
 
+def all_policies() -> list[str]:
+    """The manager's policies, and `belady`."""
+    try:
+        KVCacheManager(1, 1, eviction="?")
+    except UnsupportedError as error:
+        known = str(error).partition("; expected ")[2]
+        return [*known.split(", "), BELADY]
+    raise AssertionError("a policy named '?'")
+
+
 def check_policies(policies: Sequence[str]) -> None:
     """Raise `ReplayError` for a name that is neither the manager's nor `belady`."""
     for policy in policies:
         try:
             if policy != BELADY:
                 KVCacheManager(1, 1, eviction=policy)
-        except UnsupportedError as error:
-            known = str(error).partition("; expected ")[2]
+        except UnsupportedError:
+            known = ", ".join(all_policies()[:-1])
             raise ReplayError(
                 f"[replay.check_policies] policy '{policy}'; expected {known}, or {BELADY}"
             ) from None
+
+
+def sweep_of_capacities(blocks: PromptBlocks, count: int = 8) -> list[int]:
+    """About `count` capacities from 1/128 of the distinct blocks to all of them, in equal ratios.
+
+    Between them lie all hit rates that matter: with all distinct blocks nothing is evicted.
+    """
+    most = max(1, blocks.num_distinct)
+    ratio = 128 ** (1 / (count - 1))
+    return sorted({max(1, round(most / ratio**step)) for step in range(count)})
 
 
 def replay_policies(

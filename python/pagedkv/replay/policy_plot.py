@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from pagedkv.picture import GREY, LINES, MARKERS, new_figure, require_matplotlib, soft_grid, write
 from pagedkv.replay.belady import BELADY
-from pagedkv.replay.plot import require_matplotlib
 from pagedkv.replay.policies import PolicyResult
 
-__all__ = ["draw_policies"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's palette without its yellow, which is faint on white; markers tell lines apart too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = "os^Dvp"
+__all__ = ["draw_policies", "hit_rate_figure"]
+
 BOUND = "black"
 
 # Capacities that are labelled each; of more, powers of ten are.
 MAX_LABELS = 8
 
 
-def draw_policies(result: PolicyResult, path: str, file_format: str) -> None:
-    """Write the picture; `file_format` is png, svg or pdf."""
-    require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw_policies(result: PolicyResult, path: str | Path, file_format: str | None = None) -> None:
+    """Write the picture; `file_format` is png, svg or pdf, by default what `path` ends with."""
+    write(hit_rate_figure(result), path, file_format)
+
+
+def hit_rate_figure(result: PolicyResult) -> Figure:
+    """Share of the block references that hit over the capacity, a line a policy."""
+    require_matplotlib("replay.hit_rate_figure")
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.0, 4.8)
     axes = figure.subplots()
     capacities = sorted(result.capacities)
     online = [policy for policy in result.policies if policy != BELADY]
@@ -38,14 +41,17 @@ def draw_policies(result: PolicyResult, path: str, file_format: str) -> None:
             style = {"color": BOUND, "linestyle": "--", "marker": "."}
         else:
             place = online.index(policy)
+            # Thinner from line to line: where several coincide, each can still be seen.
+            left = len(online) - place
             style = {
-                "color": COLOURS[place % len(COLOURS)],
+                "color": LINES[place % len(LINES)],
                 "marker": MARKERS[place % len(MARKERS)],
-                "markersize": 5,
+                "markersize": 4 + left,
+                "linewidth": 0.8 + 0.7 * left,
             }
         label = f"{policy} (knows the future)" if policy == BELADY else policy
         axes.plot(capacities, rates, label=label, **style)
-    axes.axhline(100 * result.blocks.most_hits, color="grey", linestyle=":", label="no eviction")
+    axes.axhline(100 * result.blocks.most_hits, color=GREY, linestyle=":", label="no eviction")
     axes.set_xscale("log")
     if len(capacities) <= MAX_LABELS:
         axes.xaxis.set_major_locator(FixedLocator(capacities))
@@ -55,6 +61,6 @@ def draw_policies(result: PolicyResult, path: str, file_format: str) -> None:
     axes.set_ylim(bottom=0.0)
     axes.set_xlabel("capacity (blocks of the trace)")
     axes.set_ylabel("block references that hit")
-    axes.grid(visible=True, linewidth=0.4, alpha=0.5)
-    axes.legend(frameon=False)
-    figure.savefig(path, format=file_format, dpi=150)
+    soft_grid(axes)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure

@@ -8,6 +8,7 @@ from typing import Any
 import pagedkv
 from pagedkv.replay.figures import RunFigures
 from pagedkv.replay.job import ReplayResult
+from pagedkv.sizes import format_bytes
 
 __all__ = ["as_dict", "as_text"]
 
@@ -112,7 +113,7 @@ def as_text(result: ReplayResult) -> str:
     if result.contiguous is not None:
         runs.append(result.contiguous)
     batch = "any number" if config.max_batch is None else f"{config.max_batch:,}"
-    pool = _bytes(config.num_blocks * config.block_bytes)
+    pool = format_bytes(config.num_blocks * config.block_bytes)
     lines = [
         f"trace       {result.trace.name} ({result.trace.format}): "
         f"{len(result.trace.requests):,} requests, {len(result.rejections):,} rejected, "
@@ -162,11 +163,3 @@ def _verified(result: ReplayResult) -> str:
     if result.verified:
         return f"yes: {result.paged.completed:,} requests read back bit for bit as written"
     return f"NO: {len(result.mismatches):,} of {result.accepted:,} requests differ"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.4g} {unit}"
-        number /= 1024
-    return f"{number:.4g} TiB"

@@ -46,6 +46,10 @@ class Storage(Protocol[S]):
         """Tokens a block."""
 
     @property
+    def num_slots(self) -> int:
+        """Tokens of the longest sequence that there is room for."""
+
+    @property
     def blocks_in_use(self) -> int:
         """Blocks held by open sequences, each counted once."""
 
@@ -94,6 +98,10 @@ class PagedStorage:
         self._max_blocks = blocks_for(max_tokens, block_size)
         self._allocator = BlockAllocator(num_blocks)
         self._idle: list[PagedSeqState] = []
+
+    @property
+    def num_slots(self) -> int:
+        return self.num_blocks * self.block_size
 
     @property
     def blocks_in_use(self) -> int:
