@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Time the library beside the least work that does the same, in turns, and "
         "print the table of docs/performance.md. Each result is checked before it is timed.",
         epilog="`python -m pagedkv.bench attention` measures attention beside others on the CPU, "
-        "`python -m pagedkv.bench transformers` a cache for transformers beside its own.",
+        "`python -m pagedkv.bench transformers` a cache for transformers beside its own, "
         "`python -m pagedkv.bench torch-calls` what a call costs from torch.",
     )
     add = parser.add_argument
