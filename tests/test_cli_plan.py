@@ -178,7 +178,7 @@ def test_options_reach_the_plan(capsys):
         ([LLAMA, "--memory", "1GiB", "--dtype", "int3"], "invalid choice: 'int3'"),
         ([LLAMA, "--memory", "1GiB", "--block-size", "0"], "expected an integer, 1 or more"),
         ([LLAMA, "--gpu-memory", "1GiB", "--utilization", "2"], "expected a share such as 0.9"),
-        ([LLAMA, "--memory", "1MiB"], "expected at least one block of 2 MiB"),
+        ([LLAMA, "--memory", "1MiB"], "one sequence of one token takes 2 MiB"),
         (["none.json", "--memory", "1GiB"], "'none.json' cannot be read"),
         ([LLAMA, "--memory", "1GiB", "--trace", "none.csv"], "cannot read 'none.csv'"),
         ([LLAMA, "--memory", "1GiB", "--json", LLAMA], "--json names the file that is read"),

@@ -83,9 +83,46 @@ def test_what_a_file_leaves_out_is_the_default_of_the_class_and_is_said():
     model = read_architecture(published("gemma-3-4b"))
     assert model.layers[0] == (Attention(4, 256, 256, 1024),)
     assert "head_dim is not in the file: 256, the default of the class" in model.assumptions
-    assert read_architecture(published("gemma-3-27b")).assumptions == ()
+    assert read_architecture(published("gemma-3-27b")).assumptions == (
+        "sliding_window_pattern is not in the file: 6, the default of the class",
+    )
+    assert read_architecture(published("llama-3.1-8b")).assumptions == ()
     assert read_architecture(small("mistral")).layers[0][0].window == 4096
     assert read_architecture(small("mistral", sliding_window=None)).layers[0][0].window is None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "says"),
+    [
+        ("llama", {"num_key_value_heads": None}, "num_key_value_heads is null in the file: 4"),
+        ("llama", {}, "dtype is not in the file: float32, unless another is asked for"),
+        ("gpt2", {}, "dtype is not in the file: float32, unless another is asked for"),
+        ("gpt_bigcode", {}, "multi_query is not in the file: true"),
+        ("gemma3_text", {"sliding_window": 8}, "sliding_window_pattern is not in the file: 6"),
+        ("qwen2", {"sliding_window": 8}, "use_sliding_window is not in the file: false"),
+        ("jamba", {"num_hidden_layers": 8}, "attn_layer_period is not in the file: 8"),
+        ("jamba", {"num_hidden_layers": 8}, "attn_layer_offset is not in the file: 4"),
+        ("jamba", {"num_hidden_layers": 8}, "mamba_d_state is not in the file: 16"),
+        ("jamba", {"num_hidden_layers": 8}, "mamba_expand is not in the file: 2"),
+    ],
+)
+def test_every_default_that_is_used_is_said(model_type, fields, says):
+    assumptions = read_architecture(small(model_type, **fields)).assumptions
+    assert any(sentence.startswith(says) for sentence in assumptions), assumptions
+
+
+def test_a_class_without_a_field_for_kv_heads_assumes_nothing():
+    fields = {"model_type": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 32, "dtype": "float16"}
+    assert read_architecture(fields).assumptions == ()
+    whole = small("llama", torch_dtype="bfloat16")
+    assert read_architecture(whole).assumptions == ()
+
+
+def test_layers_of_linear_attention_are_states():
+    kinds = [0, 0, 0, 1]
+    for model_type in ("minimax", "minimax_m1", "minimax_text_01"):
+        layers = read_architecture(small(model_type, attn_type_list=kinds)).layers
+        assert [isinstance(layer[0], State) for layer in layers] == [True, True, True, False]
 
 
 def test_which_layers_have_windows_follows_the_model_type():
@@ -188,6 +225,9 @@ def test_a_type_nobody_knows_is_taken_for_plain_attention_and_that_is_said():
     [
         (small("brand_new", mamba_d_state=16), "mamba_d_state"),
         (small("brand_new", kv_lora_rank=512), "kv_lora_rank"),
+        (small("brand_new", attn_type_list=[0, 1, 1, 1]), "attn_type_list"),
+        (small("brand_new", linear_attention_layers=[0]), "linear_attention_layers"),
+        (small("brand\x1b[2J", linear_attention_layers=[0]), r"'brand\\x1b\[2J'"),
         (small("brand_new", is_encoder_decoder=True), "encoder"),
         (small("brand_new", layer_types=["retention"] * 4), "layer_types"),
         (small("t5"), "model_type is 't5'"),

@@ -53,6 +53,11 @@ def test_a_bad_field_is_named(field, value, says):
         ("nemotron-h", {"hybrid_override_pattern": "M*"}, "has 2 layers; expected"),
         ("zamba2", {"layers_block_type": ["mlp"] * 4}, r"layers_block_type\[0\] is 'mlp'"),
         ("zamba2", {"layers_block_type": None}, "layers_block_type is missing"),
+        (
+            "zamba2",
+            {"layers_block_type": None, "hybrid_layer_ids": [1, 999]},
+            "hybrid_layer_ids has 999; expected 0 to 3",
+        ),
         ("qwen3-next", {"layer_types": ["nothing"] * 4}, r"layer_types\[0\] is 'nothing'"),
         ("qwen3-next", {"linear_conv_kernel_dim": "4"}, "linear_conv_kernel_dim is '4'"),
         ("lfm2", {"conv_L_cache": 1}, "conv_L_cache is 1; expected 2"),
@@ -69,6 +74,13 @@ def test_kimi_and_minimax_name_the_list_that_is_missing():
         read_architecture(small("kimi_linear", kv_lora_rank=16, qk_rope_head_dim=8))
     with pytest.raises(PlanError, match="linear_attn_config is 3; expected a JSON object"):
         read_architecture(small("kimi_linear", linear_attn_config=3))
+    linear = {"num_heads": 4, "head_dim": 8, "short_conv_kernel_size": 4}
+    latent = {"kv_lora_rank": 16, "qk_rope_head_dim": 8}
+    with pytest.raises(PlanError, match="linear_attn_config: full_attn_layers is missing"):
+        read_architecture(small("kimi_linear", linear_attn_config=linear, **latent))
+    outside = {**linear, "full_attn_layers": [0, 4]}
+    with pytest.raises(PlanError, match="full_attn_layers has 0; expected 1 to 4"):
+        read_architecture(small("kimi_linear", linear_attn_config=outside, **latent))
     with pytest.raises(PlanError, match="attn_type_list is missing"):
         read_architecture(small("minimax"))
     with pytest.raises(PlanError, match=r"attn_type_list; expected 0 \(linear\) or 1 \(full\)"):
@@ -108,7 +120,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ({"gpu_memory": "8GiB", "weights": "8GiB"}, "weights of 8 GiB in 90 % of 8 GiB"),
         ({"gpu_memory": "8GiB", "weights": 1, "utilization": 0.0}, "utilization is 0; expected"),
         ({"gpu_memory": "8GiB", "weights": 1, "utilization": 1.5}, "utilization is 1.5; expected"),
-        ({"memory": 1000}, "1000 B for the cache; expected at least one block of 8 KiB"),
+        ({"memory": 1000}, "1000 B for the cache; expected at least 1 block of 8 KiB: one"),
         ({"memory": "1GiB", "kv_dtype": "int3"}, "kv_dtype is 'int3'; expected one of float64"),
         ({"memory": "1GiB", "state_dtype": "int4"}, "state_dtype is int4; expected 8 bits"),
         ({"memory": "1GiB", "scales": "row"}, "scales is 'row'; expected one of tensor, block"),
@@ -158,7 +170,7 @@ def test_states_alone_have_no_manager_and_need_a_slot():
     states = plan(SMALL["mamba"], "1MiB")
     with pytest.raises(PlanError, match=r"\[Plan.manager\] a model of states alone"):
         states.manager()
-    with pytest.raises(PlanError, match="expected at least 1 slots of"):
+    with pytest.raises(PlanError, match="expected at least 1 slot of"):
         plan(SMALL["mamba"], 10)
     with pytest.raises(PlanError, match=r"\[Plan.sequences\] length is 0"):
         states.sequences(0)
@@ -166,8 +178,17 @@ def test_states_alone_have_no_manager_and_need_a_slot():
 
 def test_more_slots_than_memory_holds_are_refused():
     one = plan(SMALL["jamba"], "1MiB", max_seqs=1).layout.slot_bytes
-    with pytest.raises(PlanError, match=r"expected at least 1,000 slots of .* and one block of"):
+    with pytest.raises(PlanError, match=r"expected at least 1,000 slots of .* and 1 block of"):
         plan(SMALL["jamba"], 1000 * one, max_seqs=1000)
+
+
+def test_memory_that_holds_no_sequence_at_all_is_refused():
+    """A token needs a block of each group, here of windows and of full attention."""
+    block = plan(published("gpt-oss-120b"), "1GiB").layout.block_bytes
+    with pytest.raises(PlanError, match=r"2 blocks of .*: one sequence of one token takes"):
+        plan(published("gpt-oss-120b"), 2 * block - 1)
+    smallest = plan(published("gpt-oss-120b"), 2 * block)
+    assert (smallest.num_blocks, smallest.max_tokens, smallest.sequences(1)) == (2, 16, 1)
 
 
 def test_the_error_is_one_of_the_librarys_and_a_value_error():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from support.models import CONFIGS, SMALL
 
-from pagedkv.plan import read_architecture
+from pagedkv.plan import PlanError, known_model_types, read_architecture
 from pagedkv.plan.architectures import CLASS_DEFAULTS
 from pagedkv.plan.layers import Attention, State
 
@@ -81,6 +81,29 @@ def test_defaults_are_those_of_transformers_classes(model_type):
     for field, value in CLASS_DEFAULTS[model_type].items():
         # Of the class: an object of layers that differ does not give what they differ in.
         assert getattr(type(config), field) == value, field
+
+
+# A default configuration that no model could be made of: no list of layers, no size of a head.
+INCOMPLETE = {
+    "bamba": "attn_layer_indices is missing",
+    "glm4_moe": "head_dim is missing",
+    "glm4v_moe_text": "head_dim is missing",
+    "kimi_linear": "linear_attn_config is missing",
+    "lfm2_moe": "full_attn_idxs is missing",
+    "qwen3_omni_moe_text": "head_dim is missing",
+}
+
+
+@pytest.mark.parametrize(
+    "model_type", sorted(set(known_model_types()) & set(transformers.CONFIG_MAPPING))
+)
+def test_the_default_configuration_of_every_known_class_is_read(model_type):
+    fields = transformers.CONFIG_MAPPING[model_type]().to_dict()
+    if model_type in INCOMPLETE:
+        with pytest.raises(PlanError, match=INCOMPLETE[model_type]):
+            read_architecture(fields)
+    else:
+        assert any(read_architecture(fields).layers)
 
 
 @pytest.mark.filterwarnings("ignore")

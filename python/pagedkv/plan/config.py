@@ -42,13 +42,15 @@ class ModelConfig:
 
     def number(self, *names: str, default: int | None = None, least: int = 1) -> int:
         """The first of these fields that is there, else the default of the class, else `default`.
-        Raises `PlanError` for what is no integer of `least` or more."""
+        A default is noted as an assumption. Raises `PlanError` for what is no integer of `least`
+        or more."""
         value = self.optional_number(*names, least=least)
-        if value is None:
-            value = default
-        if value is None:
+        if value is not None:
+            return value
+        if default is None:
             raise self.error(f"{names[0]} is missing; expected an integer, {least} or more")
-        return value
+        self._assume_default(names[0], default)
+        return default
 
     def optional_number(self, *names: str, least: int = 1) -> int | None:
         """The same, or None where nothing says how many; a null in the file is that."""
@@ -64,7 +66,7 @@ class ModelConfig:
         for name in names:
             if name in self.defaults and name not in self.values:
                 value = self.defaults[name]
-                self.assume(f"{name} is not in the file: {value}, the default of the class")
+                self._assume_default(name, value)
                 return value
         return None
 
@@ -77,9 +79,10 @@ class ModelConfig:
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """A field that is true or false."""
+        """A field that is true or false. A default is noted as an assumption."""
         value = self.values.get(name)
         if value is None:
+            self._assume_default(name, str(default).lower())
             return default
         if not isinstance(value, bool):
             raise self.error(f"{name} is {value!r:.40}; expected true or false")
@@ -110,6 +113,10 @@ class ModelConfig:
         """Note what was taken for granted, once."""
         if sentence not in self.assumptions:
             self.assumptions.append(sentence)
+
+    def _assume_default(self, name: str, value: object) -> None:
+        given = "null" if name in self.values else "not"
+        self.assume(f"{name} is {given} in the file: {value}, the default of the class")
 
     def _list(self, names: tuple[str, ...], kind: type, what: str) -> list[Any] | None:
         for name in names:

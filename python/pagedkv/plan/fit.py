@@ -85,19 +85,28 @@ class LengthFit:
 
 def divide(layout: Layout, memory: int, state_slots: int | None, length: int, chunk: int) -> Pool:
     """The pool for this memory, with so many slots, or with slots and blocks that run out together
-    when sequences have `length` tokens. Raises `PlanError` when not one block or slot fits."""
+    when sequences have `length` tokens. Raises `PlanError` when not one sequence of a token fits."""
     if state_slots is None:
         state_slots = _sequences(layout, memory, length, chunk) if layout.states else 0
         state_slots = max(state_slots, 1 if layout.states else 0)
     left = memory - state_slots * layout.slot_bytes
-    smallest = layout.block_bytes
-    if left < smallest:
-        slots = f"{state_slots:,} slots of {format_bytes(layout.slot_bytes)} of states and "
+    smallest = layout.blocks(1) * layout.block_bytes
+    if left < smallest or left < 0:
+        parts = []
+        if layout.states:
+            parts.append(
+                f"{_count(state_slots, 'slot')} of {format_bytes(layout.slot_bytes)} of states"
+            )
+        if layout.groups:
+            parts.append(
+                f"{_count(layout.blocks(1), 'block')} of {format_bytes(layout.block_bytes)}"
+            )
         raise PlanError(
             f"[plan.plan] {format_bytes(memory)} for the cache; expected at least "
-            f"{slots if layout.states else ''}one block of {format_bytes(smallest)}"
+            f"{' and '.join(parts)}: one sequence of one token takes "
+            f"{format_bytes(smallest + layout.slot_bytes)}"
         )
-    num_blocks = min(MAX_BLOCKS, left // smallest) if smallest else 0
+    num_blocks = min(MAX_BLOCKS, left // layout.block_bytes) if layout.groups else 0
     return Pool(layout, num_blocks, state_slots if layout.states else 0, chunk)
 
 
@@ -112,6 +121,10 @@ def fit_length(pool: Pool, memory: int, length: int) -> LengthFit:
         _sequences(layout, memory, length, pool.prefill_chunk),
         pool.sequences(length),
     )
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 def _sequences(layout: Layout, memory: int, length: int, chunk: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from pagedkv.plan.architectures import attention, hybrid, latent
 from pagedkv.plan.architectures.unknown import UNSUPPORTED, read_unknown
 from pagedkv.plan.config import ModelConfig, read_config
-from pagedkv.plan.layers import Architecture, LayerCache
+from pagedkv.plan.layers import Architecture, LayerCache, State
 from pagedkv.replay.shape import CONFIG_DTYPES, DTYPE_BITS
 
 __all__ = ["READERS", "known_model_types", "read_architecture"]
@@ -53,11 +53,15 @@ def read_architecture(source: str | Path | Mapping[str, Any]) -> Architecture:
     layers = READERS.get(model_type, read_unknown)(config)
     if not any(layers):
         raise config.error("no layer keeps anything; expected one that does")
+    dtype = _dtype(config, "dtype", "torch_dtype")
+    if dtype is None:
+        config.assume("dtype is not in the file: float32, unless another is asked for")
+    attends = any(not isinstance(cache, State) for layer in layers for cache in layer)
     return Architecture(
         model_type,
         tuple(layers),
-        attention.num_heads(config),
-        _dtype(config, "dtype", "torch_dtype") or "float32",
+        attention.num_heads(config) if attends else 0,
+        dtype or "float32",
         _dtype(config, "mamba_ssm_cache_dtype", "mamba_ssm_dtype"),
         config.optional_number("max_position_embeddings", "n_positions", "max_seq_len"),
         tuple(config.assumptions),
@@ -71,6 +75,6 @@ def _dtype(config: ModelConfig, *names: str) -> str | None:
         value = config.text(name).removeprefix("torch.")
         value = CONFIG_DTYPES.get(value, value)
         if value not in DTYPE_BITS:
-            raise config.error(f"{name} is '{value}'; expected one of {', '.join(DTYPE_BITS)}")
+            raise config.error(f"{name} is {value!r:.40}; expected one of {', '.join(DTYPE_BITS)}")
         return value
     return None

@@ -21,8 +21,8 @@ __all__ = [
 Layers = list[tuple[LayerCache, ...]]
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
-HIDDEN = ("hidden_size", "n_embd", "d_model")
+HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
+HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
 
 # What `layer_types` calls them.
@@ -41,11 +41,14 @@ def num_heads(config: ModelConfig) -> int:
     return config.optional_number(*HEADS) or 0
 
 
-def attention_shape(config: ModelConfig, window: int | None = None) -> Attention:
-    """Heads of keys and values and their size; where the file does not say: as many as there are
-    heads of queries, and the hidden size divided by those."""
+def attention_shape(
+    config: ModelConfig, window: int | None = None, kv_heads: int | None = None
+) -> Attention:
+    """Heads of keys and values and their size; where neither `kv_heads` nor the file says: as many
+    as there are heads of queries, and the hidden size divided by those."""
     heads = config.number(*HEADS)
-    kv_heads = config.number(*KV_HEADS, default=heads)
+    if kv_heads is None:
+        kv_heads = config.number(*KV_HEADS, default=heads)
     if heads % kv_heads:
         raise config.error(
             f"{heads} attention heads over {kv_heads} KV heads; expected a whole number each"
@@ -83,7 +86,7 @@ def windows_by_layer_types(config: ModelConfig) -> Layers:
             layers.append((attention_shape(config, config.number("attention_chunk_size")),))
         else:
             raise config.error(
-                f"layer_types[{index}] is '{kind:.40}'; expected {', '.join(FULL + SLIDING)} or "
+                f"layer_types[{index}] is {kind!r:.40}; expected {', '.join(FULL + SLIDING)} or "
                 f"{', '.join(CHUNKED)}"
             )
     return layers
@@ -131,7 +134,9 @@ def _every_nth_is_full(default: int) -> Callable[[ModelConfig], Layers]:
 
 def _qwen(config: ModelConfig) -> Layers:
     """Windows are off unless asked for, and then for the upper layers alone."""
-    if config.has("layer_types") or not config.flag("use_sliding_window", default=False):
+    if config.has("layer_types") or not config.has("sliding_window"):
+        return full(config)
+    if not config.flag("use_sliding_window", default=False):
         return full(config)
     lowest = config.number("max_window_layers", default=28, least=0)
     return _pattern(lambda _, index: index >= lowest)(config)
@@ -176,11 +181,15 @@ def _llama4(config: ModelConfig) -> Layers:
     return _pattern(lambda _, index: bool((index + 1) % 4), "attention_chunk_size")(config)
 
 
+def _multi_head(config: ModelConfig) -> Layers:
+    """Each head of queries has its own keys and values; the class has no field that says so."""
+    return [(attention_shape(config, kv_heads=config.number(*HEADS)),)] * num_layers(config)
+
+
 def _multi_query(config: ModelConfig) -> Layers:
     """One head of keys and values for all, unless that is switched off."""
-    shape = attention_shape(config)
-    heads = 1 if config.flag("multi_query", default=True) else num_heads(config)
-    return [(replace(shape, num_kv_heads=heads),)] * num_layers(config)
+    kv_heads = 1 if config.flag("multi_query", default=True) else config.number(*HEADS)
+    return [(attention_shape(config, kv_heads=kv_heads),)] * num_layers(config)
 
 
 def _falcon(config: ModelConfig) -> Layers:
@@ -194,13 +203,14 @@ ALL_WINDOWS = _pattern(lambda *_: True)
 ALTERNATING = _pattern(lambda _, index: index % 2 == 0)
 
 PLAIN = (
-    "apertus", "arcee", "bloom", "codegen", "cohere", "dots1", "ernie4_5", "ernie4_5_moe",
-    "exaone", "gemma", "glm", "glm4", "glm4_moe", "glm4v_text", "glm4v_moe_text", "gpt2",
-    "gpt_neox", "gptj", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe",
-    "internlm2", "internlm3", "internvl_llm", "llama", "minimax_m2", "nemotron", "olmo",
-    "olmo2", "olmoe", "opt", "persimmon", "phi", "phimoe", "seed_oss", "smollm3",
-    "stablelm", "xglm",
+    "apertus", "arcee", "cohere", "dots1", "ernie4_5", "ernie4_5_moe", "exaone", "gemma", "glm",
+    "glm4", "glm4_moe", "glm4v_text", "glm4v_moe_text", "granite", "granitemoe", "helium",
+    "hunyuan_v1_dense", "hunyuan_v1_moe", "internlm2", "internlm3", "internvl_llm", "llama",
+    "minimax_m2", "nemotron", "olmo", "olmo2", "olmoe", "phi", "phimoe", "seed_oss", "smollm3",
+    "stablelm",
 )  # fmt: skip
+
+MULTI_HEAD = ("bloom", "codegen", "gpt2", "gpt_neox", "gptj", "opt", "persimmon", "xglm")
 
 QWEN = (
     "qwen2", "qwen2_moe", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text",
@@ -210,6 +220,7 @@ QWEN = (
 
 READERS: Mapping[str, Callable[[ModelConfig], Layers]] = {
     **dict.fromkeys(PLAIN, full),
+    **dict.fromkeys(MULTI_HEAD, _multi_head),
     **dict.fromkeys(
         ["ministral", "ministral3", "mistral", "mixtral", "phi3", "starcoder2"], ALL_WINDOWS
     ),

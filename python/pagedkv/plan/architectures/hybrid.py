@@ -129,7 +129,7 @@ def _by_types(config: ModelConfig, types: list[str], state: State, field: str) -
             layers.append(())
         else:
             known = ", ".join(FULL + SLIDING + RECURRENT + BOTH + NOTHING)
-            raise config.error(f"{field}[{index}] is '{kind:.40}'; expected one of {known}")
+            raise config.error(f"{field}[{index}] is {kind!r:.40}; expected one of {known}")
     return layers
 
 
@@ -157,15 +157,19 @@ def _jamba(config: ModelConfig) -> Layers:
     return _by_types(config, types, mamba(config), "layers_block_type")
 
 
+def _check_layers(config: ModelConfig, field: str, indices: list[int], layers: range) -> None:
+    for index in indices:
+        if index not in layers:
+            raise config.error(f"{field} has {index}; expected {layers[0]} to {layers[-1]}")
+
+
 def _by_indices(config: ModelConfig, state: State, *names: str) -> Layers:
     """Layers of the list attend, the others are recurrent."""
     count = num_layers(config)
     indices = config.numbers(*names)
     if indices is None:
         raise config.error(f"{names[0]} is missing; expected the layers that attend")
-    for index in indices:
-        if not 0 <= index < count:
-            raise config.error(f"{names[0]} has {index}; expected 0 to {count - 1}")
+    _check_layers(config, names[0], indices, range(count))
     types = ["attention" if index in set(indices) else "mamba" for index in range(count)]
     return _by_types(config, types, state, names[0])
 
@@ -212,9 +216,9 @@ def _zamba2(config: ModelConfig) -> Layers:
                 "layers_block_type is missing; expected it, or hybrid_layer_ids, which say the "
                 "layers that attend"
             )
-        types = [
-            "hybrid" if index in set(indices) else "mamba" for index in range(num_layers(config))
-        ]
+        layers = range(num_layers(config))
+        _check_layers(config, "hybrid_layer_ids", indices, layers)
+        types = ["hybrid" if index in set(indices) else "mamba" for index in layers]
     heads = config.number("num_attention_heads")
     kv_heads = config.number("num_key_value_heads", default=heads)
     size = config.number("attention_hidden_size", default=2 * config.number("hidden_size"))
@@ -224,7 +228,7 @@ def _zamba2(config: ModelConfig) -> Layers:
     for index, kind in enumerate(types):
         if kind not in known:
             raise config.error(
-                f"layers_block_type[{index}] is '{kind:.40}'; expected one of {', '.join(known)}"
+                f"layers_block_type[{index}] is {kind!r:.40}; expected one of {', '.join(known)}"
             )
     return [known[kind] for kind in types]
 
@@ -254,11 +258,12 @@ def _kimi_linear(config: ModelConfig) -> Layers:
         head_channels=3 * heads * head_dim,
         d_conv=linear.number("short_conv_kernel_size"),
     )
-    attending = set(linear.numbers("full_attn_layers") or ())
-    return [
-        (latent_shape(config),) if index + 1 in attending else (state,)
-        for index in range(num_layers(config))
-    ]
+    attending = linear.numbers("full_attn_layers")
+    if attending is None:
+        raise linear.error("full_attn_layers is missing; expected the layers that attend")
+    layers = range(1, num_layers(config) + 1)
+    _check_layers(linear, "full_attn_layers", attending, layers)
+    return [(latent_shape(config),) if index in attending else (state,) for index in layers]
 
 
 def _minimax(config: ModelConfig) -> Layers:
@@ -291,6 +296,7 @@ READERS: Mapping[str, Callable[[ModelConfig], Layers]] = {
     "mamba": _mamba,
     "mamba2": lambda config: [(mamba2(config),)] * num_layers(config),
     "minimax": _minimax,
+    "minimax_m1": _minimax,
     "minimax_text_01": _minimax,
     "nemotron_h": _nemotron_h,
     "qwen3_5_moe_text": _qwen_next,

@@ -34,9 +34,9 @@ UNSUPPORTED = {
 
 # Parts of field names that speak of something else than keys and values.
 SUSPICIOUS = (
-    "block_config", "chunk_size", "conv_kernel", "cross_attention", "d_state", "hybrid",
-    "index_topk", "kv_lora", "kv_shared", "layers_block_type", "linear_attn", "linear_key",
-    "mamba", "recurrent", "retention", "rwkv", "ssm_", "state_size",
+    "attn_type", "block_config", "chunk_size", "conv_kernel", "cross_attention", "d_state",
+    "hybrid", "index_topk", "kv_lora", "kv_shared", "layers_block_type", "linear_attention",
+    "linear_attn", "linear_key", "mamba", "recurrent", "retention", "rwkv", "ssm_", "state_size",
 )  # fmt: skip
 
 
@@ -44,24 +44,24 @@ def read_unknown(config: ModelConfig) -> list[tuple[LayerCache, ...]]:
     """Attention in every layer, as an assumption that is stated; or an error."""
     name = config.model_type
     advice = "expected a model type that is known, or one with plain attention alone"
-    if config.flag("is_encoder_decoder", default=False):
-        raise config.error(f"model_type is '{name}', {CROSS}; {advice}")
+    if config.has("is_encoder_decoder") and config.flag("is_encoder_decoder", default=False):
+        raise config.error(f"model_type is {name!r}, {CROSS}; {advice}")
     for field, value in config.values.items():
         if value in (None, False, [], {}):
             continue
         if any(part in field.lower() for part in SUSPICIOUS):
             raise config.error(
-                f"model_type is '{name}', which is not known, and {field} speaks of more than "
+                f"model_type is {name!r}, which is not known, and {field!r} speaks of more than "
                 f"keys and values; {advice}"
             )
     if config.has("layer_types") and set(config.texts("layer_types") or ()) <= {*FULL, *SLIDING}:
-        config.assume(f"model_type '{name}' is not known: attention as layer_types say")
+        config.assume(f"model_type {name!r} is not known: attention as layer_types say")
         return full(config)
     if config.has("layer_types"):
         raise config.error(
-            f"model_type is '{name}', which is not known, nor are all of its layer_types; {advice}"
+            f"model_type is {name!r}, which is not known, nor are all of its layer_types; {advice}"
         )
-    config.assume(f"model_type '{name}' is not known: attention over everything in all layers")
+    config.assume(f"model_type {name!r} is not known: attention over everything in all layers")
     if config.has("sliding_window"):
         config.assume("sliding_window is left out of account: the plan may be too careful")
     return full(config)
