@@ -148,6 +148,9 @@ def test_weights_are_counted_where_they_lie_beside_the_configuration(capsys, tmp
     assert figures(capsys, *arguments)["weights"] == 2501
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     assert figures(capsys, *arguments)["weights"] == 1000
+    # The model's own files go before those of another layout.
+    (tmp_path / "model-00001-of-00001.safetensors").write_bytes(b"x" * 1600)
+    assert figures(capsys, *arguments)["weights"] == 800
 
 
 def test_options_reach_the_plan(capsys):
@@ -178,6 +181,10 @@ def test_options_reach_the_plan(capsys):
         ([LLAMA, "--memory", "1GiB", "--dtype", "int3"], "invalid choice: 'int3'"),
         ([LLAMA, "--memory", "1GiB", "--block-size", "0"], "expected an integer, 1 or more"),
         ([LLAMA, "--gpu-memory", "1GiB", "--utilization", "2"], "expected a share such as 0.9"),
+        ([LLAMA, "--memory", "1GiB", "--utilization", "0.5"], "memory and utilization; expected"),
+        ([LLAMA, "--memory", "1GiB", "--limit", "3"], "--limit without --trace; expected both"),
+        ([LLAMA, "--memory", "1GiB", "--step-ms", "9"], "step_ms without a trace; expected both"),
+        ([LLAMA, "--memory", "1GiB", "--max-seqs", "9"], "max_seqs for a model without recurrent"),
         ([LLAMA, "--memory", "1MiB"], "one sequence of one token takes 2 MiB"),
         (["none.json", "--memory", "1GiB"], "'none.json' cannot be read"),
         ([LLAMA, "--memory", "1GiB", "--trace", "none.csv"], "cannot read 'none.csv'"),

@@ -7,6 +7,7 @@ from support.models import SMALL, published, small
 
 from pagedkv import PagedKvError
 from pagedkv.plan import PlanError, plan, read_architecture
+from pagedkv.replay import Trace
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ({"gpu_memory": "8GiB"}, "gpu_memory without weights"),
         ({"gpu_memory": "8GiB", "weights": -1}, "weights is -1; expected bytes, 0 or more"),
         ({"gpu_memory": "8GiB", "weights": "8GiB"}, "weights of 8 GiB in 90 % of 8 GiB"),
-        ({"gpu_memory": "8GiB", "weights": 1, "utilization": 0.0}, "utilization is 0; expected"),
+        ({"gpu_memory": "8GiB", "weights": 1, "utilization": 0.0}, "utilization is 0.0; expected"),
         ({"gpu_memory": "8GiB", "weights": 1, "utilization": 1.5}, "utilization is 1.5; expected"),
         ({"memory": 1000}, "1000 B for the cache; expected at least 1 block of 8 KiB: one"),
         ({"memory": "1GiB", "kv_dtype": "int3"}, "kv_dtype is 'int3'; expected one of float64"),
@@ -135,12 +136,37 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ({"memory": "1GiB", "lengths": []}, "no lengths; expected at least one"),
         ({"memory": "1GiB", "lengths": [8, 0]}, "a length is 0"),
         ({"memory": "1GiB", "tensor_parallel": 0}, "tensor_parallel is 0"),
+        ({"memory": "1GiB", "tensor_parallel": 2.0}, "tensor_parallel is 2.0; expected an integer"),
+        ({"memory": "1GiB", "tensor_parallel": "2"}, "tensor_parallel is '2'; expected an integer"),
+        ({"memory": "1GiB", "lengths": 8192}, "lengths is 8192; expected a sequence of integers"),
+        ({"memory": "1GiB", "lengths": "8192"}, "lengths is '8192'; expected a sequence"),
+        ({"memory": "1GiB", "kv_dtype": ["int8"]}, r"kv_dtype is \['int8'\]; expected one of"),
+        ({"memory": "1GiB", "trace": "trace.csv"}, "trace is 'trace.csv'; expected a Trace"),
+        ({"memory": "1GiB", "step_ms": 25.0}, "step_ms without a trace; expected both"),
+        ({"memory": "1GiB", "max_seqs": 4}, "max_seqs for a model without recurrent states"),
+        ({"memory": "1GiB", "state_dtype": "float16"}, "state_dtype for a model without recurrent"),
+        ({"memory": "1GiB", "utilization": 5}, "memory and utilization; expected memory alone"),
+        (
+            {"gpu_memory": "8GiB", "weights": 1, "utilization": "0.9"},
+            "utilization is '0.9'; expected above 0, up to 1",
+        ),
         ({"memory": "1GiB", "tensor_parallel": 3}, "4 attention heads over tensor_parallel=3"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, says):
     with pytest.raises(PlanError, match=rf"^\[plan.plan\] {says}"):
         plan(small("llama"), **arguments)
+
+
+def test_a_configuration_of_another_type_is_named():
+    with pytest.raises(PlanError, match=r"the configuration is None; expected a path or a mapping"):
+        plan(None, "1GiB")
+
+
+@pytest.mark.parametrize("step_ms", [0, -1.0, float("nan"), float("inf"), "25", True])
+def test_a_step_that_takes_no_time_is_named(step_ms):
+    with pytest.raises(PlanError, match=r"\[plan.plan\] step_ms is .*; expected a number above 0"):
+        plan(small("llama"), "1GiB", trace=Trace("made", "mooncake", []), step_ms=step_ms)
 
 
 def test_heads_that_ranks_do_not_divide_are_named():
@@ -174,6 +200,8 @@ def test_states_alone_have_no_manager_and_need_a_slot():
         plan(SMALL["mamba"], 10)
     with pytest.raises(PlanError, match=r"\[Plan.sequences\] length is 0"):
         states.sequences(0)
+    with pytest.raises(PlanError, match=r"\[Plan.sequences\] length is '8'; expected an integer"):
+        states.sequences("8")
 
 
 def test_more_slots_than_memory_holds_are_refused():

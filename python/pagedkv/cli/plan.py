@@ -16,7 +16,7 @@ from pagedkv.cli.arguments import (
 )
 from pagedkv.cli.output import open_outputs, write_json
 from pagedkv.picture import SUFFIXES
-from pagedkv.plan import DEFAULT_LENGTHS, Plan
+from pagedkv.plan import DEFAULT_LENGTHS, Plan, PlanError
 from pagedkv.plan import plan as make_plan
 from pagedkv.plan.accounting import SCALES
 from pagedkv.plan.budget import DEFAULT_UTILIZATION
@@ -100,7 +100,6 @@ def add_parser(commands: Any) -> None:
     asked.add_argument(
         "--step-ms",
         type=positive_float,
-        default=25.0,
         metavar="MS",
         help="duration of a step of the trace's engine (default 25)",
     )
@@ -184,12 +183,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    given = {} if arguments.utilization is None else {"utilization": arguments.utilization}
     return make_plan(
         arguments.config,
         arguments.memory,
         gpu_memory=arguments.gpu_memory,
         weights=arguments.weights,
+        utilization=arguments.utilization,
         tensor_parallel=arguments.tensor_parallel,
         kv_dtype=arguments.dtype,
         scales=arguments.scales,
@@ -200,11 +199,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         max_seqs=arguments.max_seqs,
         trace=_trace(arguments),
         step_ms=arguments.step_ms,
-        **given,
     )
 
 
 def _trace(arguments: argparse.Namespace) -> Trace | None:
     if arguments.trace is None:
+        if arguments.limit is not None:
+            raise PlanError("[cli.plan] --limit without --trace; expected both or neither")
         return None
     return read_trace(arguments.trace, limit=arguments.limit, strict=True)

@@ -38,7 +38,7 @@ def make_budget(
     memory: int | str | None,
     gpu_memory: int | str | None,
     weights: int | str | None,
-    utilization: float,
+    utilization: float | None,
     source: Any,
     ranks: int,
 ) -> Budget:
@@ -48,14 +48,16 @@ def make_budget(
     ranks. Raises `PlanError`.
     """
     if memory is not None:
-        if gpu_memory is not None or weights is not None:
-            other = "weights" if gpu_memory is None else "gpu_memory"
-            raise PlanError(f"[plan.plan] memory and {other}; expected memory alone")
+        others = {"gpu_memory": gpu_memory, "weights": weights, "utilization": utilization}
+        for name, value in others.items():
+            if value is not None:
+                raise PlanError(f"[plan.plan] memory and {name}; expected memory alone")
         return Budget(_size("memory", memory))
     if gpu_memory is None:
         raise PlanError("[plan.plan] neither memory nor gpu_memory; expected one of them")
-    if not 0.0 < utilization <= 1.0:
-        raise PlanError(f"[plan.plan] utilization is {utilization:g}; expected above 0, up to 1")
+    share: object = DEFAULT_UTILIZATION if utilization is None else utilization
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 < share <= 1.0:
+        raise PlanError(f"[plan.plan] utilization is {share!r:.40}; expected above 0, up to 1")
     of_device = _size("gpu_memory", gpu_memory)
     if weights is None:
         found = None if not isinstance(source, str | Path) else weights_in(source)
@@ -67,13 +69,13 @@ def make_budget(
         of_weights = -(-found // ranks)
     else:
         of_weights = _size("weights", weights, least=0)
-    left = int(of_device * utilization) - of_weights
+    left = int(of_device * share) - of_weights
     if left < 1:
         raise PlanError(
-            f"[plan.plan] weights of {format_bytes(of_weights)} in {100 * utilization:g} % of "
+            f"[plan.plan] weights of {format_bytes(of_weights)} in {100 * share:g} % of "
             f"{format_bytes(of_device)}; expected room for a cache beside them"
         )
-    return Budget(left, of_device, of_weights, utilization)
+    return Budget(left, of_device, of_weights, share)
 
 
 def weights_in(source: str | Path) -> int | None:
@@ -88,8 +90,9 @@ def weights_in(source: str | Path) -> int | None:
             return total
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no index, or one that says nothing: the files are there to be counted
-    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
-    return sum(sizes) or None
+    # Beside the model's own files there may be the same weights in another layout.
+    files = [*folder.glob("model*.safetensors")] or [*folder.glob("*.safetensors")]
+    return sum(file.stat().st_size for file in files) or None
 
 
 def _size(name: str, value: int | str, least: int = 1) -> int:

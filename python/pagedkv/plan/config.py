@@ -143,6 +143,10 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:
     where = "[plan.read_config]"
     if isinstance(source, Mapping):
         return _text_part(f"{where} the configuration", source)
+    if not isinstance(source, str | Path):
+        raise PlanError(
+            f"{where} the configuration is {source!r:.40}; expected a path or a mapping of fields"
+        )
     path = config_path(source)
     where = f"{where} '{path}'"
     try:

@@ -85,7 +85,8 @@ class LengthFit:
 
 def divide(layout: Layout, memory: int, state_slots: int | None, length: int, chunk: int) -> Pool:
     """The pool for this memory, with so many slots, or with slots and blocks that run out together
-    when sequences have `length` tokens. Raises `PlanError` when not one sequence of a token fits."""
+    when sequences have `length` tokens. Raises `PlanError` when no sequence of one token
+    fits."""
     if state_slots is None:
         state_slots = _sequences(layout, memory, length, chunk) if layout.states else 0
         state_slots = max(state_slots, 1 if layout.states else 0)
