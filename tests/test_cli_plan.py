@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import sys
@@ -12,7 +13,8 @@ from support.markdown import ROOT, blocks
 from support.models import CONFIGS, SMALL, published
 
 from pagedkv.cli import main
-from pagedkv.plan import plan
+from pagedkv.cli.output import printable
+from pagedkv.plan import PlanError, plan
 from pagedkv.plan.report import as_dict, as_text
 
 LLAMA = str(CONFIGS / "llama-3.1-8b.json")
@@ -53,7 +55,7 @@ def test_the_table_of_a_plain_model(capsys):
         "cache       bfloat16: 131,072 bytes a token\n"
         "memory      40 GiB\n"
         "pool        20,480 blocks of 2 MiB: 40 GiB\n"
-        "alone       one sequence of 327,680 tokens at most\n"
+        "alone       memory for one sequence of 327,680 tokens at most; the model takes 131,072\n"
         "last block  960 KiB of a sequence behind its last token, on average\n"
         "\n"
         "layers keep              layers  groups  block  bytes a token\n"
@@ -82,6 +84,57 @@ def test_the_table_names_what_was_assumed_ranks_and_windows(capsys):
     assert "int8 with a scale a token and head" in text
     assert "outside of windows" in text
     assert "window 1,024, 2 KV heads of 256" in text
+
+
+def test_lengths_that_the_model_does_not_take_are_marked(capsys):
+    name = str(CONFIGS / "llama-2-7b.json")
+    text = printed(capsys, name, "--memory", "10GiB", "--lengths", "4k,8k")
+    assert "memory for one sequence of 20,480 tokens at most; the model takes 4,096\n" in text
+    rows = [line.split("  ")[0] for line in text.splitlines()]
+    assert "4k" in rows
+    assert "8k *" in rows
+    assert text.endswith("\n*: more tokens than the model takes, 4,096\n")
+    short = printed(capsys, name, "--memory", "1GiB", "--lengths", "2k")
+    assert "of 2,048 tokens at most\n" in short
+    assert "*" not in short
+
+
+def test_a_model_of_states_alone_has_no_bytes_a_token(capsys):
+    name = str(CONFIGS / "falcon-mamba-7b.json")
+    assert "cache       no keys or values\n" in printed(capsys, name, "--memory", "1GiB")
+
+
+def test_a_model_of_states_alone_is_divided_by_its_states():
+    """The configuration's `num_heads` are those of the state, not of attention."""
+    codestral = published("mamba-codestral-7b-v0.1")
+    assert plan(codestral, "1GiB").model.num_attention_heads == 0
+    with pytest.raises(PlanError, match="128 heads of Mamba-2 state over tensor_parallel=3"):
+        plan(codestral, "1GiB", tensor_parallel=3)
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;gotcha\x07\x1b[2J", "two\nlines"])
+def test_names_in_files_do_not_reach_the_terminal_as_commands(capsys, tmp_path, name):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**SMALL["llama"], "model_type": name}))
+    text = printed(capsys, str(path), "--memory", "1MiB")
+    assert text.startswith(f"model       {name!r}, 4 layers\n")
+    assert f"assumed     model_type {name!r} is not known" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_a_name_that_stdout_cannot_show_has_question_marks(monkeypatch, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**SMALL["llama"], "model_type": "ll\u00e4ma"}))
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["plan", str(path), "--memory", "1MiB"]) == 0
+    assert stdout.buffer.getvalue().startswith(b"model       ll?ma, 4 layers")
+
+
+def test_text_is_made_fit_for_the_stream_that_shows_it():
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert printable("a\tb\u00a0c\n\x1b[0m", ascii_only) == "a b c\n?[0m"
+    assert printable("\u00e4\x07", io.StringIO()) == "\u00e4\ufffd"
 
 
 def test_json_has_what_the_plan_has(capsys, tmp_path):

@@ -207,7 +207,10 @@ def test_quantised_keys_and_values_have_scales(dtype, scales, expected):
 def test_a_scale_a_block_adds_to_the_block_alone():
     of_model = layout(published("llama-3.1-8b"), kv_dtype="int8", scales="block")
     assert of_model.bytes_per_token == 65_536
-    assert of_model.block_bytes == 16 * 65_536 + 32 * 2 * 8 * 4
+    of_block = 32 * 2 * 8 * 4
+    assert of_model.block_bytes == 16 * 65_536 + of_block
+    assert of_model.useful_bytes(17) == 17 * 65_536 + 2 * of_block
+    assert of_model.useful_bytes(32) == of_model.blocks(32) * of_model.block_bytes
 
 
 def test_a_type_nobody_knows_is_taken_for_plain_attention_and_that_is_said():

@@ -1,21 +1,23 @@
 """Output files: shown to be writable before the work starts, written when it is done.
 
-What several commands write alike: figures with `--json FILE`, pictures with `--plot FILE`.
+What several commands write alike: figures with `--json FILE`, pictures with `--plot FILE`, and
+text with names that come from files.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from pagedkv.picture import check_suffix, require_matplotlib
 from pagedkv.replay import ReplayError
 
-__all__ = ["OutputFile", "open_outputs", "write_json"]
+__all__ = ["OutputFile", "open_outputs", "printable", "write_json"]
 
 
 def open_outputs(
@@ -42,6 +44,17 @@ def open_outputs(
             require_matplotlib(f"cli.{command}")
         outputs[name] = output
     return outputs
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """Text that may be shown on `stream` (by default stdout): without control characters but for
+    line ends, all spaces alike, and with a `?` for what its encoding does not have."""
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return shown.encode(encoding, "replace").decode(encoding)
 
 
 def write_json(output: OutputFile, value: Any) -> None:

@@ -14,7 +14,7 @@ from pagedkv.cli.arguments import (
     positive_int,
     token_counts,
 )
-from pagedkv.cli.output import open_outputs, write_json
+from pagedkv.cli.output import open_outputs, printable, write_json
 from pagedkv.picture import SUFFIXES
 from pagedkv.plan import DEFAULT_LENGTHS, Plan, PlanError
 from pagedkv.plan import plan as make_plan
@@ -174,7 +174,10 @@ def run(arguments: argparse.Namespace) -> int:
         config = config_path(arguments.config)
         outputs = open_outputs(stack, "plan", paths, [str(config), arguments.trace])
         plan = _plan(arguments)
-        print(json.dumps(as_dict(plan), indent=2, allow_nan=False) if printed else as_text(plan))
+        if printed:
+            print(json.dumps(as_dict(plan), indent=2, allow_nan=False))
+        else:
+            print(printable(as_text(plan)))
         if "json" in outputs:
             write_json(outputs["json"], as_dict(plan))
         if "plot" in outputs:

@@ -31,7 +31,7 @@ class Group:
     block_size: int
     """Tokens a block."""
     bytes_per_token: int
-    """Of all its layers, scales counted."""
+    """Of all its layers, scales a token counted; those of a block are the block's."""
     page_bytes: int
     """One layer's block, without what rounds it up to the place that it lies in."""
 
@@ -97,7 +97,8 @@ class Layout:
 
     @property
     def bytes_per_token(self) -> int:
-        """What a new token adds in all layers, scales counted; inside of windows it goes again."""
+        """What a new token adds in all layers, scales a token counted; inside of windows it goes
+        again."""
         return sum(group.bytes_per_token for group in self.groups)
 
     @property
@@ -121,9 +122,15 @@ class Layout:
         return sum(group.blocks(length, chunk) - group.blocks(length) for group in self.groups)
 
     def useful_bytes(self, length: int) -> int:
-        """Bytes of a sequence that are still read: tokens in reach, and states."""
-        tokens = sum(group.tokens_needed(length) * group.bytes_per_token for group in self.groups)
-        return tokens + self.slot_bytes
+        """Bytes of a sequence that are still read: tokens in reach, scales and states."""
+        read = self.slot_bytes
+        for group in self.groups:
+            tokens = group.tokens_needed(length)
+            read += tokens * group.bytes_per_token
+            if self.scales == "block":
+                of_block = len(group.layers) * scale_bytes(group.cache, self.scales, 1)
+                read += -(-tokens // group.block_size) * of_block
+        return read
 
 
 def make_layout(

@@ -108,7 +108,7 @@ def _batch_dict(batch: Batch) -> dict[str, Any]:
 
 
 def as_text(plan: Plan) -> str:
-    """A report of about 20 lines, in ASCII."""
+    """A report of about 20 lines, in ASCII but for names that come from files."""
     lines = [*_head(plan), "", *_kinds_table(plan), "", *_lengths_table(plan)]
     if plan.trace is not None:
         lines += ["", *_trace_table(plan)]
@@ -118,24 +118,28 @@ def as_text(plan: Plan) -> str:
 def _head(plan: Plan) -> list[str]:
     layout = plan.layout
     scales = "" if layout.scales == "tensor" else f" with a scale a {layout.scales} and head"
-    per_token = f"{layout.bytes_per_token:,} bytes a token"
+    kept = f"{layout.kv_dtype}{scales}: {layout.bytes_per_token:,} bytes a token"
+    if not layout.groups:
+        kept = "no keys or values"
     if layout.bytes_per_token_kept != layout.bytes_per_token:
-        per_token += f", of which {layout.bytes_per_token_kept:,} outside of windows"
+        kept += f", of which {layout.bytes_per_token_kept:,} outside of windows"
     ranks = "" if plan.tensor_parallel == 1 else f", one of {plan.tensor_parallel} ranks"
     pool = []
     if layout.groups:
         pool.append(f"{plan.num_blocks:,} blocks of {format_bytes(layout.block_bytes)}")
     if layout.states:
         pool.append(f"{plan.state_slots:,} state slots of {format_bytes(layout.slot_bytes)}")
-    most = plan.max_tokens
+    most, positions = plan.max_tokens, plan.model.max_length
     longest = "of any length" if most is None else f"of {most:,} tokens at most"
+    if positions is not None and (most is None or most > positions):
+        longest += f"; the model takes {positions:,}"
     waste = f"{format_bytes(layout.last_block_waste)} of a sequence behind its last token"
     lines = [
-        f"model       {plan.model.model_type}, {len(plan.model.layers)} layers{ranks}",
-        f"cache       {layout.kv_dtype}{scales}: {per_token}",
+        f"model       {_one_line(plan.model.model_type)}, {len(plan.model.layers)} layers{ranks}",
+        f"cache       {kept}",
         f"memory      {plan.budget}",
         f"pool        {' and '.join(pool)}: {format_bytes(plan.pool.nbytes)}",
-        f"alone       one sequence {longest}",
+        f"alone       memory for one sequence {longest}",
     ]
     if layout.groups:
         lines.append(f"last block  {waste}, on average")
@@ -166,9 +170,11 @@ def _lengths_table(plan: Plan) -> list[str]:
     hybrid = bool(plan.layout.states and plan.layout.groups)
     head = ["sequences of", "blocks each", "bytes each", "at once", "tokens", "waste"]
     rows: list[Row] = [[*head, "in this pool"] if hybrid else head]
+    positions = plan.model.max_length
+    longer = [fit.length for fit in plan.fits if positions is not None and fit.length > positions]
     for fit in plan.fits:
         row = [
-            format_tokens(fit.length),
+            format_tokens(fit.length) + (" *" if fit.length in longer else ""),
             f"{fit.blocks:,}",
             format_bytes(fit.bytes_held),
             f"{fit.sequences:,}",
@@ -179,6 +185,8 @@ def _lengths_table(plan: Plan) -> list[str]:
     lines = _table(rows)
     if hybrid:
         lines.append("at once: with memory divided into blocks and slots for this length")
+    if longer:
+        lines.append(f"*: more tokens than the model takes, {positions:,}")
     return lines
 
 
@@ -188,8 +196,8 @@ def _trace_table(plan: Plan) -> list[str]:
         return []
     shared = "prefixes reused" if trace.prefix_reuse else "nothing shared"
     lines = [
-        f"trace       {trace.name}: {trace.requests:,} requests, {trace.rejected:,} too long; "
-        f"{shared}"
+        f"trace       {_one_line(trace.name)}: {trace.requests:,} requests, "
+        f"{trace.rejected:,} too long; {shared}"
     ]
     rows: list[Row] = [("running at once", "mean", "most", "preempted", "steps")]
     for name, batch in (("packed", trace.packed), ("as it came", trace.as_it_came)):
@@ -203,6 +211,11 @@ def _trace_table(plan: Plan) -> list[str]:
             )
         )
     return lines + _table(rows)
+
+
+def _one_line(name: str) -> str:
+    """A name as it is, or quoted where it would draw on the terminal or break the line."""
+    return name if name.isprintable() else repr(name)
 
 
 def _table(rows: list[Row]) -> list[str]:
