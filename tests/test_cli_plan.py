@@ -86,6 +86,14 @@ def test_the_table_names_what_was_assumed_ranks_and_windows(capsys):
     assert "window 1,024, 2 KV heads of 256" in text
 
 
+def test_one_of_a_kind_is_not_many(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**SMALL["llama"], "num_hidden_layers": 1}))
+    text = printed(capsys, str(path), "--memory", "2KiB", "--lengths", "8")
+    assert text.startswith("model       llama, 1 layer\n")
+    assert "pool        1 block of 2 KiB: 2 KiB\n" in text
+
+
 def test_lengths_that_the_model_does_not_take_are_marked(capsys):
     name = str(CONFIGS / "llama-2-7b.json")
     text = printed(capsys, name, "--memory", "10GiB", "--lengths", "4k,8k")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pagedkv.plan.errors import PlanError
 from pagedkv.plan.groups import Layout
-from pagedkv.sizes import format_bytes
+from pagedkv.sizes import format_bytes, format_count
 
 __all__ = ["LengthFit", "Pool", "divide", "fit_length"]
 
@@ -96,11 +96,11 @@ def divide(layout: Layout, memory: int, state_slots: int | None, length: int, ch
         parts = []
         if layout.states:
             parts.append(
-                f"{_count(state_slots, 'slot')} of {format_bytes(layout.slot_bytes)} of states"
+                f"{format_count(state_slots, 'slot')} of {format_bytes(layout.slot_bytes)} of states"
             )
         if layout.groups:
             parts.append(
-                f"{_count(layout.blocks(1), 'block')} of {format_bytes(layout.block_bytes)}"
+                f"{format_count(layout.blocks(1), 'block')} of {format_bytes(layout.block_bytes)}"
             )
         raise PlanError(
             f"[plan.plan] {format_bytes(memory)} for the cache; expected at least "
@@ -122,10 +122,6 @@ def fit_length(pool: Pool, memory: int, length: int) -> LengthFit:
         _sequences(layout, memory, length, pool.prefill_chunk),
         pool.sequences(length),
     )
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 def _sequences(layout: Layout, memory: int, length: int, chunk: int) -> int:

@@ -10,7 +10,7 @@ from pagedkv.plan.groups import Group
 from pagedkv.plan.job import Plan
 from pagedkv.plan.layers import PagedCache
 from pagedkv.plan.trace_fit import Batch
-from pagedkv.sizes import format_bytes, format_tokens
+from pagedkv.sizes import format_bytes, format_count, format_tokens
 
 __all__ = ["as_dict", "as_text", "kinds"]
 
@@ -126,16 +126,19 @@ def _head(plan: Plan) -> list[str]:
     ranks = "" if plan.tensor_parallel == 1 else f", one of {plan.tensor_parallel} ranks"
     pool = []
     if layout.groups:
-        pool.append(f"{plan.num_blocks:,} blocks of {format_bytes(layout.block_bytes)}")
+        pool.append(f"{format_count(plan.num_blocks, 'block')} of {format_bytes(layout.block_bytes)}")
     if layout.states:
-        pool.append(f"{plan.state_slots:,} state slots of {format_bytes(layout.slot_bytes)}")
+        pool.append(
+            f"{format_count(plan.state_slots, 'state slot')} of {format_bytes(layout.slot_bytes)}"
+        )
+    name = _one_line(plan.model.model_type)
     most, positions = plan.max_tokens, plan.model.max_length
-    longest = "of any length" if most is None else f"of {most:,} tokens at most"
+    longest = "of any length" if most is None else f"of {format_count(most, 'token')} at most"
     if positions is not None and (most is None or most > positions):
         longest += f"; the model takes {positions:,}"
     waste = f"{format_bytes(layout.last_block_waste)} of a sequence behind its last token"
     lines = [
-        f"model       {_one_line(plan.model.model_type)}, {len(plan.model.layers)} layers{ranks}",
+        f"model       {name}, {format_count(len(plan.model.layers), 'layer')}{ranks}",
         f"cache       {kept}",
         f"memory      {plan.budget}",
         f"pool        {' and '.join(pool)}: {format_bytes(plan.pool.nbytes)}",
@@ -196,7 +199,7 @@ def _trace_table(plan: Plan) -> list[str]:
         return []
     shared = "prefixes reused" if trace.prefix_reuse else "nothing shared"
     lines = [
-        f"trace       {_one_line(trace.name)}: {trace.requests:,} requests, "
+        f"trace       {_one_line(trace.name)}: {format_count(trace.requests, 'request')}, "
         f"{trace.rejected:,} too long; {shared}"
     ]
     rows: list[Row] = [("running at once", "mean", "most", "preempted", "steps")]
