@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pagedkv.cli import main
+from pagedkv.show.text import LETTERS, SYMBOLS
 
 DATA = Path(__file__).parent / "data"
 AZURE, MOONCAKE = str(DATA / "azure_sample.csv"), str(DATA / "mooncake_sample.jsonl")
@@ -65,6 +66,14 @@ def test_colours_are_for_terminals_or_when_asked_for(capsys, monkeypatch):
     assert "\x1b" not in printed(capsys, *arguments, "--color", "never")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in printed(capsys, *arguments)
+
+
+def test_the_help_names_every_sign_of_a_map(capsys):
+    with pytest.raises(SystemExit):
+        main(["show", "--help"])
+    signs = capsys.readouterr().out.partition("what a block is:\n")[2]
+    for sign in (LETTERS, *SYMBOLS.values()):
+        assert f"\n  {sign:10}" in f"\n{signs}"
 
 
 @pytest.mark.filterwarnings("default")

@@ -25,10 +25,14 @@ the terminal a letter is a block (of a large pool, several), the same letter the
 
 EPILOG = """\
 what a block is:
-  A-z   held by one sequence; A has the most blocks, and letters come again after 62
-  *     shared: in the tables of several sequences
-  +     cached and free: nobody holds it, and a prompt may still hit it until it is needed
-  .     unused: free, and in no prefix index
+  A-z 0-9   held by one sequence; A has the most blocks, and signs come again after 62
+  *         shared: in the tables of several sequences
+  +         cached and free: nobody holds it, and a prompt may still hit it until it is needed
+  .         unused: free, and in no prefix index
+In maps of other managers (docs/guides/pictures.md) also
+  _         free, cached or not: nobody asked which
+  #         kept: not free, and in none of the tables
+  ?         free or kept: nobody asked which
 
 exit code: 0, 2 for bad arguments or a trace that cannot be read."""
 
