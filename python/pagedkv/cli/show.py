@@ -15,6 +15,7 @@ from pagedkv.picture import SUFFIXES
 from pagedkv.replay import ReplayConfig, Trace, make_workload, read_trace
 from pagedkv.replay.managed import HASH_TOKENS
 from pagedkv.show import ReplayedPool, as_text, draw, replayed_pool
+from pagedkv.sizes import format_count
 
 __all__ = ["add_parser"]
 
@@ -153,18 +154,20 @@ def _head(trace: Trace, config: ReplayConfig, shown: ReplayedPool) -> str:
     running = len(shown.pool.seq_ids)
     return "\n".join(
         (
-            f"trace       {trace.name} ({trace.format}): {len(trace.requests):,} requests",
-            f"pool        {config.num_blocks:,} blocks of {config.block_size} tokens",
+            f"trace       {trace.name} ({trace.format}): "
+            f"{format_count(len(trace.requests), 'request')}",
+            f"pool        {format_count(config.num_blocks, 'block')} of "
+            f"{format_count(config.block_size, 'token')}",
             f"moment      {_when(shown, config)}",
             f"requests    {running:,} running, {shown.waiting:,} waiting, {shown.completed:,} "
-            f"completed, {shown.preemptions:,} preemptions",
+            f"completed, {format_count(shown.preemptions, 'preemption')}",
         )
     )
 
 
 def _when(shown: ReplayedPool, config: ReplayConfig) -> str:
     seconds = (shown.step + 1) * config.step_ms / 1000.0
-    return f"after {shown.steps:,} steps, {seconds:,.1f} s"
+    return f"after {format_count(shown.steps, 'step')}, {seconds:,.1f} s"
 
 
 def _colour(choice: str) -> bool:
