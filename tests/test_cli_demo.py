@@ -10,8 +10,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.llama_folders import write_folder
+from support.llama_folders import SMALL, weights_of, write_folder
 
 from pagedkv.cli import main
 from pagedkv.cli.live import LiveTexts, printable
@@ -151,6 +152,34 @@ def test_a_wrong_token_is_exit_code_1(
 
 
 @pytest.mark.parametrize(
+    ("name", "factor", "options"),
+    [
+        ("model.norm.weight", np.nan, []),
+        ("model.layers.0.self_attn.q_proj.weight", np.nan, ["--json"]),
+        ("model.norm.weight", np.nan, ["--quiet", "--no-verify"]),
+        ("model.layers.1.self_attn.v_proj.weight", 1e6, ["--kv-dtype", "float16"]),
+    ],
+)
+def test_logits_that_are_no_numbers_are_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    factor: float,
+    options: list[str],
+) -> None:
+    weights = weights_of(SMALL)
+    weights[name] *= np.float32(factor)
+    folder = write_folder(tmp_path / "model", weights=weights)
+    assert main(["demo", *FEW, *options, "--model", str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert "identical" not in out
+    assert err == (
+        "pagedkv: [demo.Engine] request 0: logits that are not all finite; expected numbers: the "
+        "weights are broken, or kv_dtype overflows\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "nowhere"], "'nowhere' has no config.json; expected a folder"),
@@ -266,6 +295,7 @@ def test_tabs_and_other_spaces_are_spaces() -> None:
         ("x" * 30, "x" * 24),
         ("\u8a9e", "\u8a9e"),
     ],
+    ids=["wide", "wide, then narrow", "accents", "narrow", "short"],
 )
 def test_a_line_is_as_wide_as_the_terminal_also_of_wide_letters(
     monkeypatch: pytest.MonkeyPatch, text: str, shown: str
@@ -302,8 +332,10 @@ def test_a_space_that_a_generated_text_begins_with_is_kept(
 
 
 def test_one_of_a_thing_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--requests", "1", "--max-tokens", "1", "--batch-tokens", "999"]) == 0
+    one = ("--requests", "1", "--max-tokens", "1", "--blocks", "1", "--block-size", "256")
+    assert main(["demo", *one, "--batch-tokens", "999"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("1 request, docstrings")
     assert "speed       1 token in " in out
     assert "batches     1 request in 1 step, " in out
+    assert "memory      1 of 1 block of 256 tokens at most: " in out

@@ -76,7 +76,8 @@ def as_text(result: DemoResult) -> str:
     held, contiguous = result.peak_bytes, result.contiguous_bytes
     lines = [
         f"model       {result.config.model.name}: {result.model.num_parameters:,} weights, "
-        f"{model.num_hidden_layers} layers, {model.num_attention_heads} heads over "
+        f"{format_count(model.num_hidden_layers, 'layer')}, "
+        f"{format_count(model.num_attention_heads, 'head')} over "
         f"{model.num_key_value_heads} of keys and values",
         f"speed       {format_count(progress.generated_tokens, 'token')} in "
         f"{progress.seconds:.2f} s: {_rate(result):,.0f} tokens a second",
@@ -85,8 +86,10 @@ def as_text(result: DemoResult) -> str:
         f"{progress.peak_running:,} at once at most, {stats.preemptions:,} preempted",
         f"prefixes    {stats.hit_tokens:,} of {stats.queried_tokens:,} prompt tokens found "
         f"({100 * stats.hit_rate:.1f} %)",
-        f"memory      {progress.peak_blocks:,} of {result.engine.num_blocks:,} blocks of "
-        f"{block_size} tokens at most: {format_bytes(held)} of {result.engine.kv_dtype}",
+        f"memory      {progress.peak_blocks:,} of "
+        f"{format_count(result.engine.num_blocks, 'block')} of "
+        f"{format_count(block_size, 'token')} at most: "
+        f"{format_bytes(held)} of {result.engine.kv_dtype}",
         f"contiguous  {len(result.requests):,} x {result.reserved_tokens:,} tokens reserved: "
         f"{format_bytes(contiguous)}, {contiguous / held:.1f} times as much",
         _proof_line(result),
