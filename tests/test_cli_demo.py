@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.llama_folders import write_folder
+from support.llama_folders import SMALL, weights_of, write_folder
 
 from pagedkv.cli import main
 from pagedkv.cli.live import LiveTexts, printable
 from pagedkv.demo.prompts import PROMPTS
-from pagedkv.models import PagedCache
+from pagedkv.models import ByteTokenizer, PagedCache
 
 FEW = ("--requests", "3", "--max-tokens", "6")
 
@@ -150,6 +152,34 @@ def test_a_wrong_token_is_exit_code_1(
 
 
 @pytest.mark.parametrize(
+    ("name", "factor", "options"),
+    [
+        ("model.norm.weight", np.nan, []),
+        ("model.layers.0.self_attn.q_proj.weight", np.nan, ["--json"]),
+        ("model.norm.weight", np.nan, ["--quiet", "--no-verify"]),
+        ("model.layers.1.self_attn.v_proj.weight", 1e6, ["--kv-dtype", "float16"]),
+    ],
+)
+def test_logits_that_are_no_numbers_are_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    factor: float,
+    options: list[str],
+) -> None:
+    weights = weights_of(SMALL)
+    weights[name] *= np.float32(factor)
+    folder = write_folder(tmp_path / "model", weights=weights)
+    assert main(["demo", *FEW, *options, "--model", str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert "identical" not in out
+    assert err == (
+        "pagedkv: [demo.Engine] request 0: logits that are not all finite; expected numbers: the "
+        "weights are broken, or kv_dtype overflows\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "nowhere"], "'nowhere' has no config.json; expected a folder"),
@@ -249,4 +279,63 @@ def test_a_dumb_terminal_gets_each_text_when_it_is_done(monkeypatch: pytest.Monk
 
 
 def test_what_would_move_the_cursor_is_not_printed() -> None:
-    assert printable("a\x1b[2Jb\r\x07\u202ec\n") == "a\ufffd[2Jb\ufffd\ufffd\ufffdc\n"
+    assert printable("a\x1b[2Jb\r\x07\u202ec\n") == "a\ufffd[2Jb \ufffd\ufffdc\n"
+
+
+def test_tabs_and_other_spaces_are_spaces() -> None:
+    assert printable("a\tb\u00a0c\u3000d\u2028e\n") == "a b c d e\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\u8a9e" * 30, "\u8a9e" * 12),  # two columns each
+        ("\u8a9e" * 30 + "x", "\u8a9e" * 11 + "x"),
+        ("e\u0301" * 30, "e\u0301" * 24),  # an accent takes none
+        ("x" * 30, "x" * 24),
+        ("\u8a9e", "\u8a9e"),
+    ],
+    ids=["wide", "wide, then narrow", "accents", "narrow", "short"],
+)
+def test_a_line_is_as_wide_as_the_terminal_also_of_wide_letters(
+    monkeypatch: pytest.MonkeyPatch, text: str, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("LINES", "10")
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Terminal()
+    live = LiveTexts(screen, [""])
+    live.update(0, text, False)
+    live.draw()
+    assert screen.getvalue() == f"\x1b[2m  0\x1b[0m  {shown}\x1b[K\n"
+
+
+class _StripsTheFirstSpace(ByteTokenizer):
+    """Decodes as those of Llama 2 do: a space that a text begins with is dropped."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return super().decode(tokens).removeprefix(" ")
+
+
+def test_a_space_that_a_generated_text_begins_with_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--prompt", "Return the", "--max-tokens", "12")
+    (of_bytes,) = figures(capsys, *arguments)["requests"]
+    assert of_bytes["text"].startswith(" ")
+    stripping = _StripsTheFirstSpace(range(256), 256, 257)
+    monkeypatch.setattr("pagedkv.demo.job.load_tokenizer", lambda *_: stripping)
+    (stripped,) = figures(capsys, *arguments)["requests"]
+    assert stripped["text"] == of_bytes["text"]
+    assert main(["demo", *arguments]) == 0
+    assert f"  0  Return the{of_bytes['text']}".rstrip() in capsys.readouterr().out
+
+
+def test_one_of_a_thing_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
+    one = ("--requests", "1", "--max-tokens", "1", "--blocks", "1", "--block-size", "256")
+    assert main(["demo", *one, "--batch-tokens", "999"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 request, docstrings")
+    assert "speed       1 token in " in out
+    assert "batches     1 request in 1 step, " in out
+    assert "memory      1 of 1 block of 256 tokens at most: " in out

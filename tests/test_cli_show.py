@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pagedkv.cli import main
+from pagedkv.show.text import SYMBOLS
 
 DATA = Path(__file__).parent / "data"
 AZURE, MOONCAKE = str(DATA / "azure_sample.csv"), str(DATA / "mooncake_sample.jsonl")
@@ -65,6 +66,20 @@ def test_colours_are_for_terminals_or_when_asked_for(capsys, monkeypatch):
     assert "\x1b" not in printed(capsys, *arguments, "--color", "never")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in printed(capsys, *arguments)
+
+
+def test_one_of_a_thing_is_no_plural(capsys):
+    text = printed(capsys, MOONCAKE, "--limit", "1", "--steps", "1", "--blocks", "8000")
+    assert "(mooncake): 1 request\n" in text
+    assert "moment      after 1 step, " in text
+
+
+def test_the_help_names_every_sign_of_a_map(capsys):
+    with pytest.raises(SystemExit):
+        main(["show", "--help"])
+    signs = capsys.readouterr().out.partition("what a block is:\n")[2]
+    for sign in ("A-z 0-9", *SYMBOLS.values()):
+        assert f"\n  {sign:10}" in f"\n{signs}"
 
 
 @pytest.mark.filterwarnings("default")

@@ -25,7 +25,7 @@ from pagedkv.demo import (
     run_demo,
 )
 from pagedkv.demo.proof import ROUNDING
-from pagedkv.models import ModelError, PagedCache, Sampler
+from pagedkv.models import DOCSTRINGS, Llama, ModelError, PagedCache, Sampler
 
 DRAWN = Sampler(temperature=0.9, top_k=40, seed=5)
 
@@ -88,6 +88,27 @@ def test_a_cache_that_loses_a_block_is_found(monkeypatch: pytest.MonkeyPatch) ->
     proof = prove(model(), served(), GREEDY)
     assert not proof.holds
     assert proof.largest_logit_difference > 0.01
+
+
+def broken_model(value: float) -> Llama:
+    """One whose last norm is no number: all logits are NaN or infinite."""
+    broken = Llama.load(DOCSTRINGS)
+    broken._norm[:] = value
+    return broken
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sampler", [GREEDY, DRAWN])
+def test_a_model_of_no_numbers_is_an_error_and_not_identical(
+    value: float, sampler: Sampler
+) -> None:
+    engine = Engine(broken_model(value), EngineConfig(64), batch := requests(4), sampler)
+    with pytest.raises(ModelError, match=r"\[demo.Engine\] request 0: logits that are not all fin"):
+        list(engine.run())
+    assert all(not request.generated for request in batch)
+    with pytest.raises(ModelError, match=r"\[demo.prove\] request 0: logits that are not all fini"):
+        prove(broken_model(value), served(sampler), sampler)
 
 
 def demo(**changes: Any) -> DemoResult:

@@ -159,6 +159,36 @@ def test_numbers_of_numpy_and_tensors_of_one_are_scales() -> None:
     expected = front.paged_attention(**arguments)
     arguments |= {"k_scale": np.float32(0.25), "v_scale": torch.tensor(3.0)}
     assert torch.equal(front.paged_attention(**arguments), expected)
+    shape = arguments["k_cache"].shape[:2]
+    arguments |= {"k_scale": np.full(shape, 0.25, "f4"), "v_scale": np.full(shape, 3, "f4")}
+    assert torch.equal(front.paged_attention(**arguments), expected)
+
+
+def test_integers_of_numpy_lie_as_they_like() -> None:
+    _, arguments = arguments_of("write_kv")
+    front.write_kv(**clone(arguments) | {"slot_mapping": arguments["slot_mapping"].tolist()})
+    expected = clone(arguments)
+    front.write_kv(**expected)
+    backwards = arguments["slot_mapping"].numpy()[::-1].copy()[::-1]
+    for slots in (backwards, backwards.astype(">i8")):
+        given = clone(arguments)
+        front.write_kv(**given | {"slot_mapping": slots})
+        assert torch.equal(given["k_cache"], expected["k_cache"])
+    with refuses(ShapeError, "integrations.torch", "lists of integers", "equal lengths"):
+        front.copy_blocks([arguments["k_cache"]], [[0, 1], [2]])
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "float8_e4m3fn", torch.float8_e4m3fn])
+def test_a_cache_of_float8_is_gathered_as_it_is_stored(dtype: Any) -> None:
+    _, arguments = arguments_of("gather_kv")
+    for name in ("k_cache", "v_cache"):
+        arguments[name] = arguments[name].to(torch.float8_e4m3fn)
+    k, _ = front.gather_kv(**arguments, out_dtype=dtype)
+    plain, _ = front.gather_kv(**arguments)
+    assert k.dtype == torch.float8_e4m3fn
+    assert torch.equal(k.view(torch.uint8), plain.view(torch.uint8))
+    with refuses(UnsupportedError, "ops.gather_kv", "dtype float7"):
+        front.gather_kv(**arguments, out_dtype="float7")
 
 
 def test_queries_may_be_rotated_in_place_and_states_merged_in_place() -> None:

@@ -140,6 +140,16 @@ def test_programs_are_compiled_to_machine_code(
     torch.testing.assert_close(tensors_in(arguments), tensors_in(expected_in))
 
 
+def test_integers_of_numpy_do_not_break_the_graph() -> None:
+    _, arguments = arguments_of("write_kv")
+    slots = arguments.pop("slot_mapping").numpy()
+
+    def program(given: Arguments) -> None:
+        front.write_kv(**given, slot_mapping=slots)
+
+    check(program, arguments, "eager")
+
+
 def test_one_graph_serves_batches_of_other_sizes() -> None:
     graphs = []
 

@@ -407,6 +407,14 @@ def test_what_dlpack_says_is_read_only_is_no_out() -> None:
         run(case, out=Exported(array))
 
 
+def test_arrays_of_libraries_before_versions_of_dlpack_are_not_written_to() -> None:
+    # Nothing says that they may be: an array of JAX never changes.
+    case, array = case_of(), np.zeros((3, 8, 64), np.float32)
+    with refuses(ShapeError, WHERE, "out that is read-only"):
+        run(case, out=ExportedBeforeVersions(array))
+    assert not array.any()
+
+
 @pytest.mark.parametrize(("number", "name"), [(2, "cuda"), (8, "metal")])
 def test_arrays_of_a_device_that_was_not_built_are_refused_with_the_reason(
     number: int, name: str

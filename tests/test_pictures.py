@@ -27,6 +27,7 @@ from pagedkv.replay import (
 from pagedkv.replay.plot import usage_figure
 from pagedkv.replay.policies import all_policies, sweep_of_capacities
 from pagedkv.replay.policy_plot import hit_rate_figure
+from pagedkv.show import draw as draw_map
 from pagedkv.show import map_figure, pool_map
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -192,6 +193,20 @@ def test_a_picture_of_a_map_has_a_cell_for_each_block():
     widths = [bar.get_width() for bar in right.patches]
     assert widths == [1, 1, 1, 1]  # alone, then shared, of each
     assert right.get_xlabel() == "blocks"
+
+
+@pytest.mark.parametrize(("blocks", "width"), [(1, 2), (20, 8), (2048, 64), (3000, 64)])
+def test_a_map_of_blocks_is_ticked_where_rows_begin(blocks, width, tmp_path):
+    pool = pool_map(KVCacheManager(blocks, 4))  # without a sequence
+    draw_map(pool, tmp_path / "map.svg")
+    axes = map_figure(pool).axes[0]
+    (image,) = axes.images
+    assert image.get_array().shape[1] == width
+    ticks = axes.get_yticks()
+    assert ticks[0] == 0
+    assert min(6, -(-blocks // width)) <= len(ticks) <= 10
+    assert np.all(ticks % width == 0)
+    assert np.all(ticks < blocks)
 
 
 def test_brightness_tells_the_states_of_blocks_apart_without_colours():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pagedkv import FullAttention, KVCacheManager, SequenceError, SlidingWindow,
 from pagedkv.replay import ReplayConfig, ReplayError, Request, Trace, make_workload
 from pagedkv.show import BlockState, as_text, pool_map, replayed_pool
 
-UNUSED, CACHED, FREE, HELD, SHARED, KEPT = BlockState
+UNUSED, CACHED, FREE, HELD, SHARED, KEPT, UNTOLD = BlockState
 
 
 def started(manager, seq, tokens):
@@ -82,6 +83,38 @@ def test_the_null_block_is_kept():
     assert pool.states.tolist() == [KEPT, HELD] + [UNUSED] * 6
 
 
+def test_without_being_asked_to_find_out_no_free_block_is_called_kept():
+    # A manager tells how many blocks are free, not which.
+    pool = pool_map(busy(), [0])
+    assert pool.states.tolist() == [HELD, HELD, HELD] + [UNTOLD] * 13
+    text = as_text(pool)
+    assert "AAA" + "?" * 13 in text
+    assert "  ?       free or kept: not told                     13   81.2 %" in text
+    full = KVCacheManager(4, 4)
+    started(full, 0, [1, 2, 3, 4, 5])
+    started(full, 1, [6, 7, 8, 9, 10])
+    assert pool_map(full, [0]).states.tolist() == [HELD, HELD, KEPT, KEPT]
+    null = KVCacheManager(16, 4, null_block=True)
+    started(null, 0, [1, 2, 3])
+    assert pool_map(null).states.tolist() == [KEPT, HELD] + [FREE] * 14
+
+
+def test_free_blocks_that_cannot_all_be_taken_stay_untold():
+    # Two groups take two blocks at a time: of five free ones the last is not found.
+    manager = KVCacheManager(9, 4, [FullAttention(), FullAttention()])
+    started(manager, 0, [1, 2, 3])
+    started(manager, 1, [4, 5, 6])
+    pool = pool_map(manager, [0], find_cached=True)
+    assert [pool.count(state) for state in (HELD, UNUSED, UNTOLD, KEPT)] == [2, 4, 3, 0]
+
+
+def test_a_sequence_that_is_named_twice_counts_once():
+    once, twice = pool_map(busy(), [0, 1]), pool_map(busy(), [0, 1, 0, 0])
+    assert twice.seq_ids == (0, 1)
+    assert twice.states.tolist() == once.states.tolist()
+    assert twice.seq_shared.tolist() == once.seq_shared.tolist()
+
+
 def test_cached_blocks_are_found_by_taking_them():
     manager = busy()
     pool = pool_map(manager, find_cached=True)
@@ -136,11 +169,11 @@ def test_the_map_in_letters():
         "      8 ........\n"
         "\n"
         "each sign is one block\n"
-        "  A-z held by one sequence                        2   12.5 %\n"
-        "  *   shared by several                           2   12.5 %\n"
-        "  +   cached and free                             2   12.5 %\n"
-        "  .   unused                                     10   62.5 %\n"
-        "      blocks                                     16\n"
+        "  A-z 0-9 held by one sequence                        2   12.5 %\n"
+        "  *       shared by several                           2   12.5 %\n"
+        "  +       cached and free                             2   12.5 %\n"
+        "  .       unused                                     10   62.5 %\n"
+        "          blocks                                     16\n"
         "\n"
         "      sequence     tokens   blocks   shared\n"
         "A            0          9        3        2\n"
@@ -165,6 +198,22 @@ def test_a_large_pool_is_shown_in_32_lines_by_what_most_blocks_are():
     assert "each sign is 5 blocks, by what most of them are" in text
     letters = "".join(row[8:] for row in rows)
     assert letters == "A" * 1_000 + "_" * 1_000
+
+
+def test_a_sign_of_many_blocks_is_of_the_state_most_have_then_of_who_has_most():
+    # Of each ten blocks six sequences hold one each, and four are free.
+    manager = KVCacheManager(2_560, 4)
+    for seq in range(6):
+        started(manager, seq, list(range(1_000 * seq, 1_000 * seq + 4)))
+    pool = pool_map(manager)
+    states = np.full(2_560, FREE, np.int8)
+    owners = np.full(2_560, -1, np.int32)
+    for seq in range(6):
+        states[seq::10], owners[seq::10] = HELD, seq
+    owners[owners == 4] = 5  # sequence 5 has two of the ten
+    mixed = replace(pool, states=states, owners=owners)
+    letters = "".join(row[8:] for row in as_text(mixed, width=8).split("\n\n")[0].splitlines())
+    assert letters == "F" * 256
 
 
 def test_an_empty_pool_has_no_sequences():

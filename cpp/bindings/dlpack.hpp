@@ -6,7 +6,7 @@
 
 namespace pagedkv::python::dlpack {
 
-/// Kinds of memory: the CPU reads the first three.
+/// Kinds of memory; `is_host` says which the CPU reads.
 inline constexpr std::int32_t kCpu = 1;
 inline constexpr std::int32_t kCudaHost = 3;
 inline constexpr std::int32_t kRocmHost = 11;

@@ -52,7 +52,8 @@ struct Torch {
     if (PyCapsule_IsValid(capsule.ptr(), name) == 0) return;
     const auto* api =
         static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), name));
-    if (api->major == 1) view = api->view;
+    while (api != nullptr && api->major != 1) api = api->older;
+    if (api != nullptr) view = api->view;
   }
 
   [[nodiscard]] ElementType type_of(const py::object& dtype) const {
@@ -148,8 +149,7 @@ dlpack::Device torch_device(py::handle value) {
   const py::object device = value.attr("device");
   const std::string type = text(device.attr("type"));
   if (type == "cuda") return {dlpack::kCuda, device.attr("index").cast<std::int32_t>()};
-  if (type == "mps") return {kUnknownDevice, 0};  // its buffers tell no address
-  return {kUnknownDevice, 0};
+  return {kUnknownDevice, 0};  // the buffers of "mps" tell no address
 }
 
 /// The capsule of `value`, with the version of DLPack that tells what is read-only where it has it.
@@ -317,6 +317,8 @@ void Tensor::read_dlpack(py::handle value, dlpack::Device device) {
     tensor =
         &static_cast<const dlpack::ManagedTensor*>(PyCapsule_GetPointer(owner_.ptr(), "dltensor"))
              ->tensor;
+    // Before version 1 nothing said that memory must not be written to: JAX's, say.
+    writable_ = !dlpack::is_host(device);
   } else {
     refuse(" whose __dlpack__ gives no capsule of DLPack",
            "one named dltensor or dltensor_versioned");

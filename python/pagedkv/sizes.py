@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["format_bytes", "format_tokens", "parse_bytes", "parse_tokens"]
+__all__ = ["format_bytes", "format_count", "format_tokens", "parse_bytes", "parse_tokens"]
 
 UNITS = {
     "": 1, "b": 1,
@@ -38,6 +38,11 @@ def format_bytes(number: float) -> str:
             return f"{number:.4g} {unit}"
         number /= 1024
     return f"{number:.4g} TiB"
+
+
+def format_count(number: int, noun: str) -> str:
+    """`1 request`, `2,000 requests`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_tokens(number: int) -> str:

@@ -14,8 +14,10 @@ from pagedkv.cli.arguments import positive_int, seed_int
 from pagedkv.cli.live import LiveTexts, printable
 from pagedkv.cli.progress import ProgressBar
 from pagedkv.demo import DemoConfig, Request, as_dict, as_text, run_demo
+from pagedkv.demo.job import generated_text
 from pagedkv.demo.prompts import read_prompts
 from pagedkv.models import KV_DTYPES, Llama, Sampler, Tokenizer
+from pagedkv.sizes import format_count
 
 __all__ = ["add_parser"]
 
@@ -160,7 +162,7 @@ class _Show:
         self._tokenizer = tokenizer
         self._live = LiveTexts(sys.stdout, prompts)
         print(
-            f"{len(requests):,} requests, {self._config.model.name}, "
+            f"{format_count(len(requests), 'request')}, {self._config.model.name}, "
             f"{model.num_parameters:,} weights"
         )
         if self._config.system:
@@ -171,7 +173,7 @@ class _Show:
         if self._live is None or self._tokenizer is None:
             return
         for request in requests:
-            text = self._tokenizer.decode(request.generated)
+            text = generated_text(self._tokenizer, request)
             self._live.update(request.number, text, request.finish_reason is not None)
             self._left -= request.finish_reason is not None
         self._live.draw()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from time import monotonic
 from typing import TextIO
+from unicodedata import category, east_asian_width
 
 __all__ = ["LiveTexts", "printable"]
 
@@ -43,8 +44,8 @@ class LiveTexts:
         lines = []
         for number in range(max(0, shown)):
             line = " ".join(f"{self._prompts[number]}{self._texts[number]}".split())
-            room = max(1, columns - len(INDENT) - 1)
-            lines.append(f"\x1b[2m{number:3}\x1b[0m  {line[-room:]}\x1b[K\n")
+            shown_end = _end(line, max(1, columns - len(INDENT) - 1))
+            lines.append(f"\x1b[2m{number:3}\x1b[0m  {shown_end}\x1b[K\n")
         self._stream.write(self._home() + "".join(lines))
         self._stream.flush()
         self._drawn = len(lines)
@@ -68,9 +69,31 @@ class LiveTexts:
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
-    """Without control characters, which a model may well write, and what `stream` cannot show."""
-    shown = "".join(
-        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    """Without control characters, which a model may well write, and what `stream` cannot show.
+
+    Tabs and other white space are spaces; lines stay.
+    """
+    shown = "".join(c if c.isprintable() or c == "\n" else _stand_in(c) for c in text)
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     return shown.encode(encoding, "replace").decode(encoding)
+
+
+def _stand_in(c: str) -> str:
+    return " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+
+
+def _end(line: str, columns: int) -> str:
+    """As much of a line's end as so many columns of a terminal show."""
+    start = len(line)
+    while start and (columns := columns - _columns(line[start - 1])) >= 0:
+        start -= 1
+    while start < len(line) and not _columns(line[start]):
+        start += 1  # an accent without its letter
+    return line[start:]
+
+
+def _columns(c: str) -> int:
+    """Columns of a character: two of a wide one, none of an accent over the one before."""
+    if category(c) in ("Mn", "Me"):
+        return 0
+    return 2 if east_asian_width(c) in "WF" else 1

@@ -15,6 +15,7 @@ from pagedkv.picture import SUFFIXES
 from pagedkv.replay import ReplayConfig, Trace, make_workload, read_trace
 from pagedkv.replay.managed import HASH_TOKENS
 from pagedkv.show import ReplayedPool, as_text, draw, replayed_pool
+from pagedkv.sizes import format_count
 
 __all__ = ["add_parser"]
 
@@ -25,10 +26,14 @@ the terminal a letter is a block (of a large pool, several), the same letter the
 
 EPILOG = """\
 what a block is:
-  A-z   held by one sequence; A has the most blocks, and letters come again after 62
-  *     shared: in the tables of several sequences
-  +     cached and free: nobody holds it, and a prompt may still hit it until it is needed
-  .     unused: free, and in no prefix index
+  A-z 0-9   held by one sequence; A has the most blocks, and signs come again after 62
+  *         shared: in the tables of several sequences
+  +         cached and free: nobody holds it, and a prompt may still hit it until it is needed
+  .         unused: free, and in no prefix index
+In maps of other managers (docs/guides/pictures.md) also
+  _         free, cached or not: nobody asked which
+  #         kept: not free, and in none of the tables
+  ?         free or kept: nobody asked which
 
 exit code: 0, 2 for bad arguments or a trace that cannot be read."""
 
@@ -149,18 +154,20 @@ def _head(trace: Trace, config: ReplayConfig, shown: ReplayedPool) -> str:
     running = len(shown.pool.seq_ids)
     return "\n".join(
         (
-            f"trace       {trace.name} ({trace.format}): {len(trace.requests):,} requests",
-            f"pool        {config.num_blocks:,} blocks of {config.block_size} tokens",
+            f"trace       {trace.name} ({trace.format}): "
+            f"{format_count(len(trace.requests), 'request')}",
+            f"pool        {format_count(config.num_blocks, 'block')} of "
+            f"{format_count(config.block_size, 'token')}",
             f"moment      {_when(shown, config)}",
             f"requests    {running:,} running, {shown.waiting:,} waiting, {shown.completed:,} "
-            f"completed, {shown.preemptions:,} preemptions",
+            f"completed, {format_count(shown.preemptions, 'preemption')}",
         )
     )
 
 
 def _when(shown: ReplayedPool, config: ReplayConfig) -> str:
     seconds = (shown.step + 1) * config.step_ms / 1000.0
-    return f"after {shown.steps:,} steps, {seconds:,.1f} s"
+    return f"after {format_count(shown.steps, 'step')}, {seconds:,.1f} s"
 
 
 def _colour(choice: str) -> bool:

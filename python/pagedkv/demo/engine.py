@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pagedkv._core import KVCacheManager, Stats
 from pagedkv.models import Llama, ModelError, PagedCache, Sampler
 
-__all__ = ["Engine", "EngineConfig", "Progress", "Request"]
+__all__ = ["Engine", "EngineConfig", "Progress", "Request", "require_finite"]
 
 
 @dataclass(slots=True, eq=False)
@@ -171,7 +171,11 @@ class Engine:
             yield self.step()
 
     def step(self) -> list[Request]:
-        """One batch; the requests that got a token in it, oldest first. None may be left."""
+        """One batch; the requests that got a token in it, oldest first. None may be left.
+
+        Raises:
+            ModelError: the model gives logits that are not all finite; nobody gets a token then.
+        """
         if not self._waiting and not self._running:
             return []
         begin = perf_counter()
@@ -252,6 +256,7 @@ class Engine:
             return []
         logits = self._model.logits(hidden[[row for _, row in ready]])
         advanced = [request for request, _ in ready]
+        require_finite("demo.Engine", advanced, logits)
         for request, row in zip(advanced, logits, strict=True):
             self._extend(request, row)
         manager.append([r.number for r in advanced], [r.tokens[-1] for r in advanced])
@@ -295,3 +300,17 @@ class Engine:
         unknown = [t for t in request.tokens if not 0 <= t < config.vocab_size]
         if unknown:
             raise refused(f"has token {unknown[0]}", f"ids below {config.vocab_size}")
+
+
+def require_finite(
+    function: str, requests: Sequence[Request], logits: npt.NDArray[np.float32]
+) -> None:
+    """Logits ``[len(requests), vocab_size]`` are numbers: of NaNs any token would be as good, and
+    two models that are both broken would agree."""
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        number = requests[int(finite.argmin())].number
+        raise ModelError(
+            f"[{function}] request {number}: logits that are not all finite; expected numbers: "
+            "the weights are broken, or kv_dtype overflows"
+        )

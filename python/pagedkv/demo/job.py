@@ -12,7 +12,7 @@ from pagedkv.demo.prompts import PROMPTS, SYSTEM
 from pagedkv.demo.proof import Proof, prove
 from pagedkv.models import DOCSTRINGS, Llama, ModelError, Sampler, Tokenizer, load_tokenizer
 
-__all__ = ["DemoConfig", "DemoResult", "run_demo"]
+__all__ = ["DemoConfig", "DemoResult", "generated_text", "run_demo"]
 
 # So many requests get a pool that holds them all at their longest.
 FEW = 4
@@ -104,7 +104,20 @@ class DemoResult:
 
     def text(self, request: Request) -> str:
         """What was generated."""
-        return self.tokenizer.decode(request.generated)
+        return generated_text(self.tokenizer, request)
+
+
+def generated_text(tokenizer: Tokenizer, request: Request) -> str:
+    """What a request's text has behind its prompt. O(tokens).
+
+    Many vocabularies drop the space that a text begins with: what was generated is decoded with
+    the prompt before it, and the prompt's text is then taken away.
+    """
+    prompt = tokenizer.decode(request.tokens[: request.num_prompt_tokens])
+    whole = tokenizer.decode(request.tokens)
+    if whole.startswith(prompt):
+        return whole.removeprefix(prompt)
+    return tokenizer.decode(request.generated)
 
 
 def run_demo(

@@ -18,7 +18,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from pagedkv.demo.engine import Request
+from pagedkv.demo.engine import Request, require_finite
 from pagedkv.models import DenseCache, Llama, Sampler
 
 __all__ = ["ROUNDING", "Difference", "Proof", "prove"]
@@ -101,7 +101,8 @@ def prove(
 ) -> Proof:
     """Decode the requests again with a `DenseCache`, and compare each token.
 
-    `progress` is told how many of all tokens are compared.
+    `progress` is told how many of all tokens are compared. Raises `ModelError` where the
+    reference's logits are not all finite: nothing is proven by them.
     """
     begin = perf_counter()
     longest = max((request.max_len for request in requests), default=1)
@@ -116,8 +117,10 @@ def prove(
     hidden, left = np.array(rows), list(range(len(requests)))
     place = 0
     while left:
-        for row, logits in zip(left, model.logits(hidden), strict=True):
-            _compare(proof, requests[row], place, logits, sampler)
+        logits = model.logits(hidden)
+        require_finite("demo.prove", [requests[row] for row in left], logits)
+        for row, of_row in zip(left, logits, strict=True):
+            _compare(proof, requests[row], place, of_row, sampler)
         place += 1
         left = [row for row in left if place < len(requests[row].generated)]
         if left:

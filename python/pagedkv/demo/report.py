@@ -7,6 +7,7 @@ from typing import Any
 import pagedkv
 from pagedkv.demo.job import DemoResult
 from pagedkv.demo.proof import Proof
+from pagedkv.sizes import format_bytes, format_count
 
 __all__ = ["as_dict", "as_text"]
 
@@ -75,18 +76,22 @@ def as_text(result: DemoResult) -> str:
     held, contiguous = result.peak_bytes, result.contiguous_bytes
     lines = [
         f"model       {result.config.model.name}: {result.model.num_parameters:,} weights, "
-        f"{model.num_hidden_layers} layers, {model.num_attention_heads} heads over "
+        f"{format_count(model.num_hidden_layers, 'layer')}, "
+        f"{format_count(model.num_attention_heads, 'head')} over "
         f"{model.num_key_value_heads} of keys and values",
-        f"speed       {progress.generated_tokens:,} tokens in {progress.seconds:.2f} s: "
-        f"{_rate(result):,.0f} tokens a second",
-        f"batches     {len(result.requests):,} requests in {progress.steps:,} steps, "
+        f"speed       {format_count(progress.generated_tokens, 'token')} in "
+        f"{progress.seconds:.2f} s: {_rate(result):,.0f} tokens a second",
+        f"batches     {format_count(len(result.requests), 'request')} in "
+        f"{format_count(progress.steps, 'step')}, "
         f"{progress.peak_running:,} at once at most, {stats.preemptions:,} preempted",
         f"prefixes    {stats.hit_tokens:,} of {stats.queried_tokens:,} prompt tokens found "
         f"({100 * stats.hit_rate:.1f} %)",
-        f"memory      {progress.peak_blocks:,} of {result.engine.num_blocks:,} blocks of "
-        f"{block_size} tokens at most: {_bytes(held)} of {result.engine.kv_dtype}",
+        f"memory      {progress.peak_blocks:,} of "
+        f"{format_count(result.engine.num_blocks, 'block')} of "
+        f"{format_count(block_size, 'token')} at most: "
+        f"{format_bytes(held)} of {result.engine.kv_dtype}",
         f"contiguous  {len(result.requests):,} x {result.reserved_tokens:,} tokens reserved: "
-        f"{_bytes(contiguous)}, {contiguous / held:.1f} times as much",
+        f"{format_bytes(contiguous)}, {contiguous / held:.1f} times as much",
         _proof_line(result),
     ]
     return "\n".join(lines)
@@ -99,7 +104,9 @@ def _proof_line(result: DemoResult) -> str:
     sampler = result.config.sampler
     kind = "greedy" if sampler.greedy else f"tokens drawn with seed {sampler.seed}"
     kind = f"{kind} tokens" if sampler.greedy else kind
-    beside = f"the same model with a plain dense cache ({_bytes(proof.dense_bytes)} of float32)"
+    beside = (
+        f"the same model with a plain dense cache ({format_bytes(proof.dense_bytes)} of float32)"
+    )
     apart = f"logits differ by {proof.largest_logit_difference:.1e} at most"
     if not proof.exact:
         return (
@@ -151,11 +158,3 @@ def _proof_dict(proof: Proof) -> dict[str, Any]:
 def _rate(result: DemoResult) -> float:
     seconds = result.progress.seconds
     return result.progress.generated_tokens / seconds if seconds else 0.0
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.4g} {unit}"
-        number /= 1024
-    return f"{number:.4g} TiB"

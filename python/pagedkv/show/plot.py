@@ -35,9 +35,11 @@ STATE_COLOURS = {
     BlockState.FREE: "#E8E8E8",
     BlockState.SHARED: "#000000",
     BlockState.KEPT: GREY,
+    BlockState.UNTOLD: "#B4B4B4",
 }
 
 MOST_LISTED = 12
+MOST_TICKS = 10
 # How far the colours of the seventh to the twelfth sequence are on the way to white.
 LIGHTENED = 0.55
 # Thin lines between blocks, as long as blocks are larger than the lines.
@@ -108,6 +110,7 @@ def _map(axes: Axes, pool: PoolMap, title: str) -> None:
         axes.hlines(range(width, rows * width, width), 0, width, colors="white", linewidth=0.4)
     axes.set_xlabel("block id, within a row")
     axes.set_ylabel("block id of the row's first block")
+    axes.set_yticks(range(0, rows * width, width * max(1, -(-rows // MOST_TICKS))))
     axes.yaxis.set_major_formatter(lambda block, _: f"{block:,.0f}")
     axes.set_title(title, loc="left", fontsize="medium")
 
@@ -120,7 +123,7 @@ def _sequences(axes: Axes, pool: PoolMap) -> None:
     axes.barh(places, alone, color=_of_ranks(places))
     axes.barh(places, shared, left=alone, color=STATE_COLOURS[BlockState.SHARED])
     axes.set_yticks(places, [str(pool.seq_ids[index]) for index in order])
-    axes.set_xlim(0, 1.08 * max(1, *pool.seq_blocks))
+    axes.set_xlim(0, 1.08 * max([1, *pool.seq_blocks]))
     axes.invert_yaxis()
     axes.set_xlabel("blocks")
     axes.set_ylabel("sequence")

@@ -35,6 +35,9 @@ class BlockState(IntEnum):
     KEPT = 5
     """Not free, and in none of the tables: leased, pinned, the null block, or a sequence's that
     was not named."""
+    UNTOLD = 6
+    """In none of the tables, and free or kept: a manager says how many blocks are free, not which;
+    ``find_cached`` finds out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,8 @@ def pool_map(
 
     Args:
         manager: looked at between its calls; nothing of it changes unless ``find_cached``.
-        seq_ids: the sequences whose blocks are told apart. None: all of them, if their ids are
-            among the first 2^20 integers from 0 on.
+        seq_ids: the sequences whose blocks are told apart; one that is named again counts once.
+            None: all of them, if their ids are among the first 2^20 integers from 0 on.
         find_cached: tell cached free blocks from unused ones. A manager does not say which is
             which, so all free blocks are taken once and given back: **what was cached is lost**.
             For a manager that is done with.
@@ -96,7 +99,7 @@ def pool_map(
     Raises:
         SequenceError: a sequence is unknown, or not all were found.
     """
-    ids = _all_ids(manager) if seq_ids is None else tuple(seq_ids)
+    ids = _all_ids(manager) if seq_ids is None else tuple(dict.fromkeys(seq_ids))
     for seq in ids:
         if seq not in manager:
             raise SequenceError(
@@ -112,12 +115,18 @@ def pool_map(
         owners[tables[index]] = index
     states = np.full(num_blocks, BlockState.HELD, np.int8)
     states[holders > 1] = BlockState.SHARED
-    not_held = np.flatnonzero(holders == 0)
-    all_free = len(not_held) == manager.num_free_blocks
-    states[not_held] = BlockState.FREE if all_free else BlockState.KEPT
+    handed_out = manager.stats().num_blocks
+    states[: num_blocks - handed_out] = BlockState.KEPT  # the null block is the first
+    not_held = np.flatnonzero((holders == 0) & (states != BlockState.KEPT))
+    num_free = manager.num_free_blocks
+    states[not_held] = _of_not_held(len(not_held), num_free)
     if find_cached:
-        for block, state in _free_blocks(manager, not_held if all_free else None).items():
+        all_free = len(not_held) == num_free
+        free = _free_blocks(manager, not_held if all_free else None)
+        for block, state in free.items():
             states[block] = state
+        if len(free) == num_free:
+            states[states == BlockState.UNTOLD] = BlockState.KEPT
     return PoolMap(
         ids,
         states,
@@ -127,6 +136,13 @@ def pool_map(
         np.array([len(table) for table in tables], np.int64),
         np.array([np.count_nonzero(holders[table] > 1) for table in tables], np.int64),
     )
+
+
+def _of_not_held(count: int, num_free: int) -> BlockState:
+    """The state of so many blocks that no table has, as far as the number of free ones tells."""
+    if num_free == count:
+        return BlockState.FREE
+    return BlockState.UNTOLD if num_free else BlockState.KEPT
 
 
 def _num_blocks(manager: KVCacheManager) -> int:

@@ -13,12 +13,14 @@ from pagedkv.show.pool_map import BlockState, PoolMap
 __all__ = ["as_text"]
 
 OWNERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
+LETTERS = "A-z 0-9"
 SYMBOLS = {
     BlockState.UNUSED: ".",
     BlockState.CACHED: "+",
     BlockState.FREE: "_",
     BlockState.SHARED: "*",
     BlockState.KEPT: "#",
+    BlockState.UNTOLD: "?",
 }
 WORDS = {
     BlockState.HELD: "held by one sequence",
@@ -27,6 +29,7 @@ WORDS = {
     BlockState.CACHED: "cached and free",
     BlockState.UNUSED: "unused",
     BlockState.FREE: "free: unused, or cached",
+    BlockState.UNTOLD: "free or kept: not told",
 }
 
 # Okabe and Ito's palette in the 256 colours of terminals.
@@ -43,7 +46,8 @@ def as_text(pool: PoolMap, *, width: int = 64, colour: bool = False) -> str:
     """The map, what its letters mean, and the sequences that hold the most blocks.
 
     A letter is a block, or as many as make the map 32 lines at most: then it tells the state that
-    most of them have. `A` holds the most blocks. With `colour`, escape sequences of terminals
+    most of them have, and of those that one sequence holds, which has the most of them. `A` holds
+    the most blocks of all. With `colour`, escape sequences of terminals
     with 256 colours.
     """
     width = max(8, width)
@@ -66,12 +70,17 @@ def _cells(pool: PoolMap, share: int) -> NDArray[np.int64]:
     codes = np.where(held, pool.ranks_of_owners(), -1 - pool.states.astype(np.int64))
     if share == 1:
         return codes
-    parts = np.split(codes, range(share, len(codes), share))
+    places = range(share, len(codes), share)
     most = []
-    for part in parts:
-        values, counts = np.unique(part, return_counts=True)
-        most.append(values[np.argmax(counts)])
+    for states, part in zip(np.split(pool.states, places), np.split(codes, places), strict=True):
+        most.append(_most(part[states == _most(states)]))
     return np.array(most, np.int64)
+
+
+def _most(values: NDArray[np.integer]) -> int:
+    """What comes up most often; of equals the lowest."""
+    found, counts = np.unique(values, return_counts=True)
+    return int(found[np.argmax(counts)])
 
 
 def _painted(code: int, colour: bool, count: int = 1) -> str:
@@ -89,10 +98,10 @@ def _counts(pool: PoolMap) -> list[str]:
     for state, words in WORDS.items():
         count = pool.count(state)
         if count or state is BlockState.HELD:
-            sign = SYMBOLS.get(state, "A-z")
+            sign = SYMBOLS.get(state, LETTERS)
             share = 100 * count / pool.num_blocks
-            lines.append(f"  {sign:4}{words:36}{count:>9,}  {share:5.1f} %")
-    lines.append(f"  {'':4}{'blocks':36}{pool.num_blocks:>9,}")
+            lines.append(f"  {sign:8}{words:36}{count:>9,}  {share:5.1f} %")
+    lines.append(f"  {'':8}{'blocks':36}{pool.num_blocks:>9,}")
     return lines
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import torch
 
-from pagedkv.errors import ShapeError
+from pagedkv.errors import ShapeError, UnsupportedError
+from pagedkv.integrations.torch.arguments import dtype_name
 
 __all__ = ["attended", "attended_latent", "gathered", "lse_of", "merged"]
 
@@ -44,11 +45,17 @@ def gathered(
     _expect_dims("gather_kv", "k_cache and v_cache", cache, 4)
     heads = cache.shape[2 if layout == "NHD" else 1]
     # Raw integers that are of the very dtype that is wanted stay raw integers.
-    if out_dtype is None or out_dtype == (dtype or _stored(cache)):
+    stored = _stored(cache) if dtype is None else dtype_name(dtype)
+    if out_dtype is None or dtype_name(out_dtype) == stored:
         as_stored: torch.Tensor = cache.new_empty((num_tokens, heads, cache.shape[3]))
         return as_stored
+    wanted = getattr(torch, out_dtype, None)
+    if not isinstance(wanted, torch.dtype):
+        raise UnsupportedError(
+            f"[ops.gather_kv] out_dtype {out_dtype!r}; expected the dtype of the cache or a float"
+        )
     floats: torch.Tensor = cache.new_empty(
-        (num_tokens, heads, _channels(cache, dtype)), dtype=getattr(torch, out_dtype)
+        (num_tokens, heads, _channels(cache, dtype)), dtype=wanted
     )
     return floats
 
@@ -66,7 +73,7 @@ def _channels(cache: torch.Tensor, dtype: str | None) -> int:
 
 def _stored(cache: torch.Tensor) -> str:
     """What the elements of a cache are where nobody says it."""
-    return "bfloat16" if cache.dtype == torch.uint16 else str(cache.dtype).removeprefix("torch.")
+    return "bfloat16" if cache.dtype == torch.uint16 else str(dtype_name(cache.dtype))
 
 
 def _expect_dims(operation: str, argument: str, tensor: torch.Tensor, ndim: int) -> None:
