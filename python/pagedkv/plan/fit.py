@@ -85,19 +85,18 @@ class LengthFit:
 
 def divide(layout: Layout, memory: int, state_slots: int | None, length: int, chunk: int) -> Pool:
     """The pool for this memory, with so many slots, or with slots and blocks that run out together
-    when sequences have `length` tokens. Raises `PlanError` when no sequence of one token
-    fits."""
+    when sequences have `length` tokens. Raises `PlanError` when no sequence of one token fits.
+    """
     if state_slots is None:
         state_slots = _sequences(layout, memory, length, chunk) if layout.states else 0
         state_slots = max(state_slots, 1 if layout.states else 0)
     left = memory - state_slots * layout.slot_bytes
     smallest = layout.blocks(1) * layout.block_bytes
-    if left < smallest or left < 0:
+    if left < smallest:
         parts = []
         if layout.states:
-            parts.append(
-                f"{format_count(state_slots, 'slot')} of {format_bytes(layout.slot_bytes)} of states"
-            )
+            slots = format_count(state_slots, "slot")
+            parts.append(f"{slots} of {format_bytes(layout.slot_bytes)} of states")
         if layout.groups:
             parts.append(
                 f"{format_count(layout.blocks(1), 'block')} of {format_bytes(layout.block_bytes)}"

@@ -126,7 +126,9 @@ def _head(plan: Plan) -> list[str]:
     ranks = "" if plan.tensor_parallel == 1 else f", one of {plan.tensor_parallel} ranks"
     pool = []
     if layout.groups:
-        pool.append(f"{format_count(plan.num_blocks, 'block')} of {format_bytes(layout.block_bytes)}")
+        pool.append(
+            f"{format_count(plan.num_blocks, 'block')} of {format_bytes(layout.block_bytes)}"
+        )
     if layout.states:
         pool.append(
             f"{format_count(plan.state_slots, 'state slot')} of {format_bytes(layout.slot_bytes)}"
