@@ -15,7 +15,8 @@ import pytest
 from support.llama_folders import SMALL, weights_of, write_folder
 
 from pagedkv.cli import main
-from pagedkv.cli.live import LiveTexts, printable
+from pagedkv.cli.live import LiveTexts
+from pagedkv.cli.output import printable
 from pagedkv.demo.prompts import PROMPTS
 from pagedkv.models import ByteTokenizer, PagedCache
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pagedkv.cli.arguments import positive_int, seed_int
-from pagedkv.cli.live import LiveTexts, printable
+from pagedkv.cli.live import LiveTexts
+from pagedkv.cli.output import printable
 from pagedkv.cli.progress import ProgressBar
 from pagedkv.demo import DemoConfig, Request, as_dict, as_text, run_demo
 from pagedkv.demo.job import generated_text

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from time import monotonic
 from typing import TextIO
 from unicodedata import category, east_asian_width
 
-__all__ = ["LiveTexts", "printable"]
+from pagedkv.cli.output import printable
+
+__all__ = ["LiveTexts"]
 
 SECONDS_BETWEEN = 0.05
 INDENT = "     "
@@ -66,20 +67,6 @@ class LiveTexts:
         text = f"{self._prompts[number]}{self._texts[number]}".strip().replace("\n", f"\n{INDENT}")
         self._stream.write(f"{number:3}  {text}\n")
         self._stream.flush()
-
-
-def printable(text: str, stream: TextIO | None = None) -> str:
-    """Without control characters, which a model may well write, and what `stream` cannot show.
-
-    Tabs and other white space are spaces; lines stay.
-    """
-    shown = "".join(c if c.isprintable() or c == "\n" else _stand_in(c) for c in text)
-    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
-    return shown.encode(encoding, "replace").decode(encoding)
-
-
-def _stand_in(c: str) -> str:
-    return " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def _end(line: str, columns: int) -> str:
