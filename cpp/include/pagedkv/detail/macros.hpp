@@ -15,6 +15,14 @@
 #define PAGEDKV_NOINLINE __attribute__((noinline))
 #endif
 
+// What kernels of every instruction set call and no set owns: left to the inliner, one set's copy
+// might be linked for all.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define PAGEDKV_INLINE __forceinline
+#else
+#define PAGEDKV_INLINE __attribute__((always_inline)) inline
+#endif
+
 // Before a loop of few, known turns over registers: unrolled early, its arrays become registers.
 #if defined(__clang__)
 #define PAGEDKV_UNROLL _Pragma("clang loop unroll(full)")

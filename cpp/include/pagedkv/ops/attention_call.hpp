@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "pagedkv/detail/macros.hpp"
 #include "pagedkv/ops/views.hpp"
 
 namespace pagedkv::inline v0_1 {
@@ -49,7 +50,9 @@ struct AttentionCall {
     return query_start_loc == nullptr ? 1 : query_start_loc[seq + 1] - query_start_loc[seq];
   }
   /// Query heads that share a head of keys and values.
-  [[nodiscard]] std::int64_t group_size() const noexcept { return q.num_heads / k_cache.num_heads; }
+  [[nodiscard]] PAGEDKV_INLINE std::int64_t group_size() const noexcept {
+    return q.num_heads / k_cache.num_heads;
+  }
 };
 
 }  // namespace pagedkv::inline v0_1
