@@ -74,6 +74,8 @@ class PagedAttentionLayer(CacheLayerMixin):
 
         Raises:
             PoolExhaustedError: too few blocks are free; the cache is as it was.
+            UnsupportedError: keys that record gradients; or the configuration says the native mode,
+                and the model that runs attends otherwise.
         """
         if key_states.requires_grad or value_states.requires_grad:
             raise UnsupportedError(
@@ -81,6 +83,13 @@ class PagedAttentionLayer(CacheLayerMixin):
                 " generate()"
             )
         if self.sequences.is_native:
+            if self.sequences.is_unread:
+                raise UnsupportedError(
+                    "[PagedCache.update] the keys of the layer before were read by no"
+                    " attn_implementation='pagedkv', which the cache's configuration says; expected"
+                    " the configuration of the model that runs: PagedCache(model.config)"
+                )
+            self.sequences.is_unread = True
             return hand_over(self, key_states, value_states), value_states
         step = self.sequences.enter(self.place.number, key_states.shape[0], key_states.shape[2])
         self.write(step, key_states, value_states)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +17,12 @@ from pagedkv.integrations.transformers.layout import LayerPlan
 from pagedkv.integrations.transformers.pool import PagedPool
 from pagedkv.integrations.transformers.prompts import read_prompts
 from pagedkv.integrations.transformers.sequences import Sequences
-from pagedkv.integrations.transformers.state_layer import PagedHybridLayer, PagedStateLayer, save
+from pagedkv.integrations.transformers.state_layer import (
+    PagedHybridLayer,
+    PagedStateLayer,
+    drop,
+    save,
+)
 
 __all__ = ["PagedCache"]
 
@@ -71,6 +77,7 @@ class PagedCache(Cache):
         ]
         if self._state_layers:
             sequences.save_states = self._saver()
+            sequences.drop_states = partial(drop, self._state_layers)
         # Not at the end of the program, where the pool goes as well.
         weakref.finalize(self, sequences.close).atexit = False
 
@@ -166,8 +173,7 @@ class PagedCache(Cache):
     def reset(self) -> None:
         """Gives all blocks back; the cache is empty."""
         self._sequences.close()
-        for _, layer in self._state_layers:
-            layer.drop()
+        drop(self._state_layers)
 
     def close(self) -> None:
         """Gives all blocks back to the pool. What token ids are known of stays there to be found

@@ -108,7 +108,11 @@ class PagedPool:
         """A new sequence that holds what the index has of these tokens; its id."""
         seq = next(self._ids)
         self.manager.add(seq, tokens, salt=salt)
-        self.manager.acquire([seq])
+        try:
+            self.manager.acquire([seq])
+        except BaseException:
+            self.manager.free([seq])
+            raise
         return seq
 
     def fork(self, seq: int) -> int:
