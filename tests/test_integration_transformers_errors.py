@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from support.hf_models import build, dense, generate, logits, prompts, torch, transformers
 
-from pagedkv.errors import PagedKvError, PoolExhaustedError, ShapeError, UnsupportedError
+from pagedkv.errors import (
+    InvalidSlotError,
+    PagedKvError,
+    PoolExhaustedError,
+    ShapeError,
+    UnsupportedError,
+)
 from pagedkv.integrations.transformers import PagedCache, PagedPool
 
 MODES = {"gather": "eager", "native": "pagedkv"}
@@ -255,6 +261,107 @@ def test_a_cache_has_a_configuration_or_a_pool() -> None:
         PagedCache(config, 4, 0)
 
 
+@pytest.mark.parametrize(
+    "own", [{"num_blocks": 3}, {"block_size": 16}, {"dtype": torch.float16}, {"device": "cpu"}]
+)
+def test_a_pool_has_its_own_sizes_dtype_and_device(own: dict[str, Any]) -> None:
+    pool = PagedPool(build("llama").config, 4)
+    with pytest.raises(ShapeError, match=rf"\[PagedCache\] {next(iter(own))} beside a pool"):
+        PagedCache(pool=pool, **own)
+
+
+@pytest.mark.parametrize("name", ["num_blocks", "block_size", "num_states", "checkpoint_interval"])
+@pytest.mark.parametrize("size", [0, -2])
+def test_sizes_of_a_pool_are_above_0(name: str, size: int) -> None:
+    with pytest.raises(ShapeError, match=rf"\[PagedPool\] {name} {size}; expected more than 0"):
+        PagedPool(build("llama").config, **{name: size})
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.complex64, "bfloat16"])
+def test_a_pool_stores_floats(dtype: Any) -> None:
+    with pytest.raises(UnsupportedError, match=rf"\[PagedPool\] dtype {dtype!r}; .*bfloat16"):
+        PagedPool(build("llama").config, 4, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float16"])
+def test_a_pool_of_few_bits_is_close(attention: str, dtype: str) -> None:
+    model, ids = build("llama", attention), prompts([20])["input_ids"]
+    expected = logits(model, ids, PagedCache(model.config, 16))
+    got = logits(model, ids, PagedCache(model.config, 16, dtype=getattr(torch, dtype)))
+    error = (got - expected).norm() / expected.norm()
+    assert 0 < error < (0.01 if dtype == "float16" else 0.5)
+
+
+def test_keys_are_stored_on_the_device_of_the_model(attention: str) -> None:
+    model, ids = build("llama", attention), prompts([5])["input_ids"]
+    cache = PagedCache(model.config, 8, device="meta")
+    with pytest.raises(UnsupportedError, match=r"device 'meta' under keys on 'cpu'; expected None"):
+        logits(model, ids, cache)
+    with pytest.raises(UnsupportedError, match=r"\[PagedPool\] device 'gpu'; expected None"):
+        PagedCache(model.config, 8, device="gpu")
+    cache = PagedCache(model.config, 8, device="cpu")
+    logits(model, ids, cache)
+    assert cache.get_seq_length() == 5
+
+
+def test_a_configuration_is_the_model_s() -> None:
+    with pytest.raises(ShapeError, match=r"\[PagedPool\] config: str; expected model.config"):
+        PagedCache("gpt2")
+
+
+@pytest.mark.parametrize("count", [-1.7, "2", None])
+def test_a_crop_is_of_whole_tokens(count: Any) -> None:
+    cache = PagedCache(build("llama").config, 8)
+    with pytest.raises(ShapeError, match=r"\[PagedCache.crop\] .* tokens; expected an integer"):
+        cache.crop(count)
+
+
+def test_rows_that_are_not_held_are_refused() -> None:
+    model = build("llama", "pagedkv")
+    cache = PagedCache(model.config, 32, 4)
+    logits(model, prompts([5, 5])["input_ids"], cache)
+    for choose in (cache.batch_select_indices, cache.reorder_cache):
+        with pytest.raises(InvalidSlotError, match=r"row 5; expected one of the 2 rows") as caught:
+            choose(torch.tensor([0, 5]))
+        assert caught.value.slot == 5
+    with pytest.raises(ShapeError, match=r"torch.bool \(3,\); expected .* a mask \(2,\)"):
+        cache.batch_select_indices(torch.tensor([True, False, True]))
+    with pytest.raises(ShapeError, match="0 times; expected 1 or more"):
+        cache.batch_repeat_interleave(0)
+    assert (cache.batch_size, cache.get_seq_length()) == (2, 5)
+    cache.batch_select_indices([-1])
+    assert cache.batch_size == 1
+
+
+@pytest.mark.parametrize("name", ["llama", "bamba"])
+def test_a_selection_of_no_rows_empties(name: str) -> None:
+    model, batch = build(name, "pagedkv"), prompts([9])
+    cache = PagedCache(model.config, 32, 4)
+    logits(model, prompts([9, 9])["input_ids"], cache)
+    cache.batch_select_indices(torch.tensor([False, False]))
+    assert (cache.batch_size, cache.get_seq_length(), cache.pool.usage) == (-1, 0, 0.0)
+    assert torch.equal(generate(model, batch, cache), dense(model, batch))
+
+
+def test_a_reordered_empty_cache_may_be_remembered() -> None:
+    model, batch = build("llama", "pagedkv"), prompts([9])
+    cache = PagedPool(model.config, 32, 4).cache()
+    cache.reorder_cache(torch.tensor([1, 0]))
+    cache.remember(generate(model, batch, cache))
+
+
+@pytest.mark.parametrize("name", ["indices", "block_indices", "sinks"])
+def test_keys_that_a_model_picks_are_refused(name: str) -> None:
+    model, ids = build("llama", "pagedkv"), prompts([5])["input_ids"]
+    cache = PagedCache(model.config, 8)
+    with (
+        torch.no_grad(),
+        pytest.raises(UnsupportedError, match=rf"\[attn_implementation='pagedkv'\] {name}="),
+    ):
+        model(input_ids=ids, past_key_values=cache, **{name: torch.zeros(1)})
+    assert cache.get_seq_length() == 0
+
+
 def test_only_true_token_ids_are_remembered() -> None:
     model, batch = build("llama", "pagedkv"), prompts([9])
     pool = PagedPool(model.config, 64, 4)
@@ -273,6 +380,52 @@ def test_only_true_token_ids_are_remembered() -> None:
         beams.remember(best)
 
 
+def test_padding_that_a_cache_was_not_told_of_is_not_remembered() -> None:
+    model, batch = build("llama"), prompts([9, 5])
+    pool = PagedPool(model.config, 64, 4)
+    mask = batch["attention_mask"]
+    cache = pool.cache()
+    said = generate(model, batch, cache)
+    with pytest.raises(ShapeError, match=r"\[0, 4\] columns of padding; expected \[0, 0\]"):
+        cache.remember(said, mask)
+    for wrong in (mask.tolist(), mask[:1], torch.ones(2, 30)):
+        with pytest.raises(ShapeError, match=r"\[PagedCache.remember\] attention_mask: "):
+            cache.remember(said, wrong)
+    cache.close()
+    assert pool.cache(**batch).get_seq_length() == 0
+    cache = pool.cache(**batch)
+    said = generate(model, batch, cache)
+    cache.remember(said, mask)
+    cache.close()
+    whole = torch.cat([mask, torch.ones(2, 8, dtype=mask.dtype)], 1)
+    cache = pool.cache(said, whole)
+    assert cache.get_seq_length() == 16
+    cache.remember(said, whole)
+
+
+@pytest.mark.parametrize("wrong", [[[1, 2]], torch.zeros(1, 20), torch.zeros(20)])
+def test_what_is_remembered_are_integers_of_two_dimensions(wrong: Any) -> None:
+    cache = PagedPool(build("llama").config, 4).cache()
+    with pytest.raises(ShapeError, match=r"\[PagedCache.remember\] sequences: .*expected integer"):
+        cache.remember(wrong)
+
+
+def test_ids_masks_and_salts_of_another_type_are_refused() -> None:
+    model, batch = build("llama", "pagedkv"), prompts([9])
+    ids = batch["input_ids"]
+    cache = PagedPool(model.config, 32, 4).cache()
+    logits(model, ids, cache)
+    with pytest.raises(ShapeError, match=r"attention_mask: list; expected the shape of input_ids"):
+        cache.reuse(ids, [[1] * 9])
+    with pytest.raises(ShapeError, match=r"\[PagedCache.reuse\] salt: str; expected bytes"):
+        cache.reuse(ids, salt="tenant")
+    with pytest.raises(ShapeError, match=rf"the id {int(ids[0, 0]) + 2**32}; expected ids of 32"):
+        cache.reuse(ids + 2**32)
+    with pytest.raises(ShapeError, match=r"sequences: the id \d+; expected ids of 32 bits"):
+        cache.remember(ids + 2**32)
+    assert cache.get_seq_length() == 9
+
+
 @pytest.mark.parametrize("ids", [[1, 2], torch.zeros(3, dtype=torch.long), torch.zeros(1, 3)])
 def test_prompts_are_integers_of_two_dimensions(ids: Any) -> None:
     pool = PagedPool(build("llama").config, 4)
@@ -285,6 +438,7 @@ def test_prompts_are_integers_of_two_dimensions(ids: Any) -> None:
     [
         ("import sys; sys.modules['transformers'] = None", "transformers"),
         ("import transformers; transformers.__version__ = '5.22.1'", "transformers 5.22.1"),
+        ("import transformers; transformers.__version__ = '6.0.0'", "transformers 6.0.0"),
     ],
 )
 def test_without_the_right_transformers_the_error_names_the_extra(

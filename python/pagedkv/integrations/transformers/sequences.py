@@ -16,7 +16,7 @@ from pagedkv.errors import (
     ShapeError,
     UnsupportedError,
 )
-from pagedkv.integrations.transformers.prompts import Prompts, leading_zeros
+from pagedkv.integrations.transformers.prompts import Prompts, leading_zeros, read_ids
 from pagedkv.integrations.transformers.step import GroupTables, Step
 
 if TYPE_CHECKING:
@@ -254,6 +254,9 @@ class Sequences:
         """Row i becomes what row ``rows[i]`` was."""
         if not self.rows:
             return
+        if not rows:
+            self.close()
+            return
         self._require_complete()
         self.commit()
         gone = set(self.rows)
@@ -265,7 +268,7 @@ class Sequences:
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Likewise, for beams."""
-        self._reordered |= list(rows) != list(range(len(rows)))
+        self._reordered |= bool(self.rows) and list(rows) != list(range(len(rows)))
         self.select(rows)
 
     def crop(self, count: int) -> None:
@@ -386,9 +389,10 @@ class Sequences:
                     " the index said before"
                 )
 
-    def remember(self, sequences: torch.Tensor) -> None:
+    def remember(self, sequences: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Tells the ids of the tokens that the rows hold: ``[batch, columns]`` with padding, as
-        ``generate()`` returns them."""
+        ``generate()`` returns them, and where the padding is."""
+        known_ids = read_ids("PagedCache.remember", "sequences", sequences)
         self._require_complete()
         self.commit()
         if self._reordered:
@@ -396,16 +400,14 @@ class Sequences:
                 "[PagedCache.remember] rows that beam search reordered; expected rows that are the"
                 " sequences of the batch"
             )
-        if (
-            sequences.ndim != 2
-            or sequences.shape[0] != len(self.rows)
-            or sequences.shape[1] < self.length
-        ):
+        if len(known_ids) != len(self.rows) or known_ids.shape[1] < self.length:
             raise ShapeError(
                 f"[PagedCache.remember] sequences {tuple(sequences.shape)}; expected"
                 f" ({len(self.rows)}, {self.length} or more)"
             )
-        ids = sequences[:, : self.length].detach().cpu().numpy().astype(np.int32)
+        if mask is not None:
+            self._require_padding(mask, known_ids.shape[1])
+        ids = known_ids[:, : self.length]
         rows = [row[pad:] for row, pad in zip(ids, self.pads, strict=True)]
         for i, (row, told) in enumerate(zip(rows, self._told, strict=True)):
             known = min(len(told), len(row))
@@ -419,6 +421,23 @@ class Sequences:
             if len(more):
                 self.pool.manager.append([seq], more, [len(more)])
         self._told = rows
+
+    def _require_padding(self, mask: torch.Tensor, num_columns: int) -> None:
+        """A mask, of the prompt or of all, must tell the padding that the cache was told."""
+        shape = tuple(getattr(mask, "shape", ()))
+        if len(shape) != 2 or shape[0] != len(self.rows) or shape[1] > num_columns:
+            raise ShapeError(
+                f"[PagedCache.remember] attention_mask: {type(mask).__name__} {shape}; expected a"
+                f" tensor ({len(self.rows)}, {num_columns} or fewer)"
+            )
+        pads = leading_zeros("PagedCache.remember", mask)
+        seen = min(shape[1], self.length)
+        if (np.minimum(pads, seen) != np.minimum(self.pads, seen)).any():
+            raise ShapeError(
+                f"[PagedCache.remember] a mask with {pads.tolist()} columns of padding; expected"
+                f" {self.pads.tolist()}, as the cache was told: pool.cache(input_ids,"
+                " attention_mask) tells it"
+            )
 
     def close(self) -> None:
         """Gives the blocks back; what is known of them stays findable."""
