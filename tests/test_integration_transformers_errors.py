@@ -297,6 +297,7 @@ def test_keys_are_stored_on_the_device_of_the_model(attention: str) -> None:
     cache = PagedCache(model.config, 8, device="meta")
     with pytest.raises(UnsupportedError, match=r"device 'meta' under keys on 'cpu'; expected None"):
         logits(model, ids, cache)
+    assert (cache.batch_size, cache.pool.usage) == (-1, 0.0)
     with pytest.raises(UnsupportedError, match=r"\[PagedPool\] device 'gpu'; expected None"):
         PagedCache(model.config, 8, device="gpu")
     cache = PagedCache(model.config, 8, device="cpu")

@@ -61,14 +61,9 @@ class KVStorage:
         return self._of_layer.get(place.number)
 
     def provide(self, place: Place, keys: torch.Tensor, values: torch.Tensor) -> Pair:
-        """The arrays for a layer's ``[batch, num_kv_heads, tokens, head_dim]``.
-
-        Raises:
-            UnsupportedError: the keys are on another device than the one that was asked for.
-        """
+        """The arrays for a layer's ``[batch, num_kv_heads, tokens, head_dim]``."""
         arrays = self._of_layer.get(place.number)
         if arrays is None:
-            self._require_device(keys.device)
             arrays = self._arrays.get(("slot", place.slot))
             if arrays is None or not all(map(_fits, arrays, (keys, values))):
                 kind, number = ("slot", place.slot) if arrays is None else ("layer", place.number)
@@ -84,7 +79,8 @@ class KVStorage:
             device=states.device,
         )
 
-    def _require_device(self, device: torch.device) -> None:
+    def require_device(self, device: torch.device) -> None:
+        """Raises UnsupportedError where keys are on another device than was asked for."""
         asked = self.device
         if asked is None:
             return
