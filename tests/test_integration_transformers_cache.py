@@ -1,23 +1,14 @@
-"""`PagedCache` as an object: reuse, copies, crops, what it refuses and what is left then."""
+"""`PagedCache` as an object: reuse, copies, crops."""
 
 from __future__ import annotations
 
 import copy
-import gc
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from support.hf_models import build, prompts, torch, transformers
+from support.hf_models import build, dense, generate, logits, prompts, torch, transformers
 
-from pagedkv.errors import (
-    CapacityError,
-    PagedKvError,
-    PoolExhaustedError,
-    ShapeError,
-    UnsupportedError,
-)
+from pagedkv.errors import CapacityError, ShapeError
 from pagedkv.integrations.transformers import PagedCache, PagedPool
 
 MODES = {"gather": "eager", "native": "pagedkv"}
@@ -26,24 +17,6 @@ MODES = {"gather": "eager", "native": "pagedkv"}
 @pytest.fixture(params=MODES.values(), ids=MODES.keys())
 def attention(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def generate(model: Any, batch: dict[str, Any], cache: Any, **options: Any) -> Any:
-    options = {"max_new_tokens": 8, "do_sample": False, **options}
-    return model.generate(**batch, past_key_values=cache, **options)
-
-
-def dense(model: Any, batch: dict[str, Any], **options: Any) -> Any:
-    implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    said = generate(model, batch, transformers.DynamicCache(config=model.config), **options)
-    model.set_attn_implementation(implementation)
-    return said
-
-
-def logits(model: Any, ids: Any, cache: Any) -> Any:
-    with torch.no_grad():
-        return model(input_ids=ids, past_key_values=cache).logits
 
 
 class Computed:
@@ -278,204 +251,3 @@ def test_a_crop_is_a_count_to_remove_negated(count: int) -> None:
     with pytest.raises(ShapeError, match=rf"\[PagedCache.crop\] {count} tokens; expected -10 to 0"):
         cache.crop(count)
     assert cache.get_seq_length() == 10
-
-
-# Pools that are exhausted, and passes that are interrupted
-
-
-def test_an_exhausted_pool_says_so_and_loses_nothing(attention: str) -> None:
-    model = build("gemma2", attention)
-    batch = prompts([18, 18])
-    pool = PagedPool(model.config, 20, 4)
-    cache = pool.cache()
-    expected = dense(model, batch, max_new_tokens=12)
-    with pytest.raises(
-        PoolExhaustedError,
-        match=r"\[PagedCache.update\] 4 more blocks of 4 tokens where 2 of 20 are free",
-    ) as caught:
-        generate(model, batch, cache, max_new_tokens=12)
-    assert caught.value.needed > caught.value.free == pool.num_free_blocks
-    held = cache.get_seq_length()
-    assert 18 < held < 29
-    # Somebody else's tokens cannot have been overwritten: with room, it goes on where it was.
-    model.set_attn_implementation("eager")
-    said = expected[:, : held + 1]
-    cache.batch_select_indices(torch.tensor([1]))
-    rest = {"input_ids": said[1:], "attention_mask": torch.ones_like(said[1:])}
-    model.set_attn_implementation(attention)
-    got = generate(model, rest, cache, max_new_tokens=30 - held - 1)
-    assert torch.equal(got, expected[1:])
-
-
-def test_an_interrupted_pass_is_noticed_and_can_be_cropped(attention: str) -> None:
-    model = build("llama", attention)
-    ids = prompts([12])["input_ids"]
-    cache = PagedCache(model.config, 32, 4)
-    logits(model, ids[:, :8], cache)
-    expected = logits(model, ids[:, 8:], copy.deepcopy(cache))
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    hook = model.model.layers[1].mlp.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        logits(model, ids[:, 8:], cache)
-    hook.remove()
-    with pytest.raises(
-        PagedKvError, match=r"layer 2 holds 8 columns where 12 have slots.*expected crop\(-4\)"
-    ):
-        logits(model, ids[:, 8:], cache)
-    cache.crop(-4)
-    assert torch.equal(logits(model, ids[:, 8:], cache), expected)
-
-
-def test_blocks_go_back_with_the_cache() -> None:
-    model = build("llama", "pagedkv")
-    pool = PagedPool(model.config, 16, 4)
-    ids = prompts([10])["input_ids"]
-    cache = pool.cache()
-    logits(model, ids, cache)
-    assert pool.usage > 0
-    cache.reset()
-    assert (pool.usage, cache.get_seq_length()) == (0.0, 0)
-    logits(model, ids, cache)
-    gc.disable()  # without a collection: nothing holds it in a circle
-    try:
-        del cache
-        assert pool.usage == 0.0
-    finally:
-        gc.enable()
-
-
-# What is refused
-
-
-def test_a_wrong_batch_is_refused(attention: str) -> None:
-    model = build("llama", attention)
-    cache = PagedCache(model.config, 32, 4)
-    logits(model, prompts([5, 5])["input_ids"], cache)
-    with pytest.raises(ShapeError, match="a batch of 3; expected a multiple of the 2 rows"):
-        logits(model, prompts([1, 1, 1])["input_ids"], cache)
-    assert cache.get_seq_length() == 5
-    assert cache.batch_size == 2
-
-
-def test_holes_in_a_mask_are_refused() -> None:
-    model, batch = build("llama", "pagedkv"), prompts([9, 9])
-    batch["attention_mask"][1, 4] = 0
-    cache = PagedCache(model.config, 32, 4)
-    with pytest.raises(ShapeError, match="zeros behind the first token of a row; expected padding"):
-        generate(model, batch, cache)
-    assert (cache.get_seq_length(), cache.pool.usage) == (0, 0.0)
-    with pytest.raises(ShapeError, match=r"\[PagedCache.reuse\] a mask with zeros behind"):
-        cache.reuse(**batch)
-
-
-def test_a_mask_that_disagrees_with_what_is_held_is_refused() -> None:
-    model, batch = build("llama", "pagedkv"), prompts([9, 6])
-    cache = PagedCache(model.config, 32, 4)
-    said = generate(model, batch, cache)
-    mask = torch.ones_like(said)
-    mask[0, :5] = 0
-    with pytest.raises(ShapeError, match=r"a mask of \[11, 16\] tokens; expected \[16, 13\]"):
-        generate(model, {"input_ids": said, "attention_mask": mask}, cache)
-
-
-def test_the_native_mode_refuses_what_its_kernels_do_not_do() -> None:
-    model, batch = build("llama", "pagedkv"), prompts([6])
-    cache = PagedCache(model.config, 32)
-    with pytest.raises(UnsupportedError, match="expected past_key_values=PagedCache"):
-        generate(model, batch, transformers.DynamicCache(config=model.config))
-    with pytest.raises(UnsupportedError, match="output_attentions=True; expected 'eager'"):
-        generate(model, batch, cache, output_attentions=True, return_dict_in_generate=True)
-    with (
-        pytest.raises(UnsupportedError, match=r"a mask torch.float32 \(1, 1, 6, 6\)"),
-        torch.no_grad(),
-    ):
-        model(
-            input_ids=batch["input_ids"],
-            attention_mask=torch.zeros(1, 1, 6, 6),
-            past_key_values=cache,
-        )
-    model.train()
-    model.config.attention_dropout = 0.1
-    for layer in model.model.layers:
-        layer.self_attn.attention_dropout = 0.1
-    with pytest.raises(UnsupportedError, match=r"dropout 0.1; expected model.eval"):
-        logits(model, batch["input_ids"], cache)
-    assert cache.get_seq_length() == 0
-
-
-def test_a_mask_of_the_model_s_own_is_refused() -> None:
-    model = build("gemma3", "pagedkv", use_bidirectional_attention=True)
-    with pytest.raises(UnsupportedError, match="a mask with a pattern of its own"):
-        generate(model, prompts([6]), PagedCache(model.config, 64))
-
-
-def test_models_that_it_cannot_hold_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"encoder-decoder \(t5\)"):
-        PagedPool(transformers.T5Config())
-    with pytest.raises(UnsupportedError, match="a model without attention layers"):
-        PagedPool(transformers.MambaConfig(num_hidden_layers=2))
-    config = build("llama").config
-    config.layer_types = ["full_attention", "compressed_sparse_attention", "full_attention"]
-    with pytest.raises(UnsupportedError, match="layers of type compressed_sparse_attention"):
-        PagedPool(config)
-
-
-def test_a_cache_has_a_configuration_or_a_pool() -> None:
-    config = build("llama").config
-    with pytest.raises(ShapeError, match="neither of config and pool"):
-        PagedCache()
-    with pytest.raises(ShapeError, match="both of config and pool"):
-        PagedCache(config, pool=PagedPool(config, 4))
-    with pytest.raises(PagedKvError, match="block_size"):
-        PagedCache(config, 4, 0)
-
-
-def test_only_true_token_ids_are_remembered() -> None:
-    model, batch = build("llama", "pagedkv"), prompts([9])
-    pool = PagedPool(model.config, 64, 4)
-    cache = pool.cache(batch["input_ids"])
-    said = generate(model, batch, cache)
-    with pytest.raises(ShapeError, match=r"sequences \(1, 15\); expected \(1, 16 or more\)"):
-        cache.remember(said[:, :15])
-    wrong = said.clone()
-    wrong[0, 3] += 1
-    with pytest.raises(ShapeError, match="row 0 begins otherwise than the prompt"):
-        cache.remember(wrong)
-    beams = pool.cache(batch["input_ids"])
-    best = generate(model, batch, beams, num_beams=3)
-    assert torch.equal(best, dense(model, batch, num_beams=3))
-    with pytest.raises(UnsupportedError, match="rows that beam search reordered"):
-        beams.remember(best)
-
-
-@pytest.mark.parametrize("ids", [[1, 2], torch.zeros(3, dtype=torch.long), torch.zeros(1, 3)])
-def test_prompts_are_integers_of_two_dimensions(ids: Any) -> None:
-    pool = PagedPool(build("llama").config, 4)
-    with pytest.raises(ShapeError, match=r"\[PagedCache.reuse\] input_ids: .*expected integers"):
-        pool.cache(ids)
-
-
-@pytest.mark.parametrize(
-    ("preparation", "said"),
-    [
-        ("import sys; sys.modules['transformers'] = None", "transformers"),
-        ("import transformers; transformers.__version__ = '5.22.1'", "transformers 5.22.1"),
-    ],
-)
-def test_without_the_right_transformers_the_error_names_the_extra(
-    preparation: str, said: str
-) -> None:
-    program = (
-        f"{preparation}\n"
-        "try:\n    import pagedkv.integrations.transformers\n"
-        "except ImportError as error:\n    print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert "[pagedkv.integrations.transformers]" in done.stdout
-    assert said in done.stdout
-    assert "pip install 'pagedkv[transformers]'" in done.stdout

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
-from support.hf_models import build, prompts, torch, transformers
+from support.hf_models import build, dense, generate, prompts, torch
 
 from pagedkv.errors import PoolExhaustedError, UnsupportedError
 from pagedkv.integrations.transformers import PagedCache, PagedPool
 
 RESUMABLE = ["bamba", "falcon_h1", "zamba2", "qwen3_next", "lfm2"]
-
-
-def generate(model: Any, batch: dict[str, Any], cache: Any, **options: Any) -> Any:
-    options = {"max_new_tokens": 8, "do_sample": False, **options}
-    return model.generate(**batch, past_key_values=cache, **options)
-
-
-def dense(model: Any, batch: dict[str, Any], **options: Any) -> Any:
-    implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    said = generate(model, batch, transformers.DynamicCache(config=model.config), **options)
-    model.set_attn_implementation(implementation)
-    return said
 
 
 @pytest.mark.parametrize("name", RESUMABLE)
@@ -111,6 +97,31 @@ def test_an_exhausted_pool_is_noticed_before_a_state_has_changed(name: str, atte
     said = expected[1:, :21]
     rest = {"input_ids": said, "attention_mask": torch.ones_like(said)}
     assert torch.equal(generate(model, rest, cache, max_new_tokens=6), expected[1:])
+
+
+@pytest.mark.parametrize("attention", ["eager", "pagedkv"])
+def test_a_first_pass_that_found_no_room_leaves_no_states(attention: str) -> None:
+    model, batch = build("bamba", attention), prompts([10])
+    cache = PagedCache(model.config, 4, 4)
+    with pytest.raises(PoolExhaustedError):
+        generate(model, prompts([20], seed=3), cache)
+    assert cache.get_seq_length() == 0
+    assert not cache.has_previous_state(0)
+    options = {"max_new_tokens": 5}
+    assert torch.equal(generate(model, batch, cache, **options), dense(model, batch, **options))
+
+
+def test_checkpoints_of_inference_mode_serve_passes_without_it() -> None:
+    model, batch = build("bamba", "pagedkv"), prompts([24])
+    pool = PagedPool(model.config, 128, 4, checkpoint_interval=8)
+    with torch.inference_mode(), pool.cache(**batch) as cache:
+        model(input_ids=batch["input_ids"][:, :16], past_key_values=cache)
+    with torch.no_grad(), pool.cache(**batch) as cache:
+        assert cache.get_seq_length() == 16
+        model(input_ids=batch["input_ids"][:, 16:], past_key_values=cache)
+    cache = pool.cache(**prompts([32], seed=5))
+    assert cache.get_seq_length() == 0
+    assert torch.equal(generate(model, batch, pool.cache(**batch)), dense(model, batch))
 
 
 def test_rows_are_repeated_with_their_states() -> None:

@@ -224,3 +224,24 @@ def prompts(lengths: list[int], seed: int = 7) -> dict[str, Any]:
         ids[row, width - length :] = torch.randint(3, VOCABULARY, (length,), generator=generator)
         mask[row, width - length :] = 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def generate(model: Any, batch: dict[str, Any], cache: Any, **options: Any) -> Any:
+    """The tokens that a model says, eight greedy ones unless told."""
+    options = {"max_new_tokens": 8, "do_sample": False, **options}
+    return model.generate(**batch, past_key_values=cache, **options)
+
+
+def dense(model: Any, batch: dict[str, Any], **options: Any) -> Any:
+    """Likewise, with a `DynamicCache`."""
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    said = generate(model, batch, transformers.DynamicCache(config=model.config), **options)
+    model.set_attn_implementation(implementation)
+    return said
+
+
+def logits(model: Any, ids: Any, cache: Any) -> Any:
+    """Of one forward pass."""
+    with torch.no_grad():
+        return model(input_ids=ids, past_key_values=cache).logits

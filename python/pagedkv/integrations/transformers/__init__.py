@@ -5,7 +5,9 @@ Importing this module makes ``attn_implementation="pagedkv"`` known, with which 
 blocks where they are.
 """
 
-_EXPECTED = "expected torch, and transformers 5.23 or later: pip install 'pagedkv[transformers]'"
+_EXPECTED = (
+    "expected torch, and transformers 5.23 or later, below 6: pip install 'pagedkv[transformers]'"
+)
 
 try:
     import torch as _torch  # noqa: F401
@@ -14,7 +16,7 @@ except ImportError as error:
     raise ImportError(
         f"[pagedkv.integrations.transformers] {error}; {_EXPECTED}", name=error.name
     ) from error
-if tuple(map(int, _transformers.__version__.split(".")[:2])) < (5, 23):
+if not (5, 23) <= tuple(map(int, _transformers.__version__.split(".")[:2])) < (6,):
     raise ImportError(
         f"[pagedkv.integrations.transformers] transformers {_transformers.__version__}; {_EXPECTED}"
     )

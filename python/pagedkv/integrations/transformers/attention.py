@@ -15,6 +15,9 @@ __all__ = ["NAME", "attention", "padding_mask", "register"]
 
 NAME = "pagedkv"
 
+NOT_READ = ("indices", "block_indices", "sinks")
+"""What models of sparse attention pass to say which keys count."""
+
 
 def register() -> None:
     """Makes the name known to ``from_pretrained`` and ``set_attn_implementation``."""
@@ -36,7 +39,7 @@ def attention(
     is_causal: bool | None = None,
     position_bias: torch.Tensor | None = None,
     output_attentions: bool | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Writes the new keys and values that ``PagedCache.update`` handed over, and attends.
 
@@ -55,6 +58,7 @@ def attention(
         is_causal: not False.
         position_bias: None.
         output_attentions: not True: the weights are never in memory.
+        others: what does not change which keys are seen; ``NOT_READ`` must be None.
 
     Returns:
         ``[batch, count, num_q_heads, head_dim]``, zero in columns of padding; and None.
@@ -80,6 +84,9 @@ def attention(
         raise _refusal(f"dropout {dropout}", "model.eval()")
     if output_attentions:
         raise _refusal("output_attentions=True", "'eager' for the weights")
+    for name in NOT_READ:
+        if others.get(name) is not None:
+            raise _refusal(f"{name}=", "attention to all keys of a window, sinks as s_aux")
     padding = None
     if attention_mask is not None:
         if attention_mask.dtype != torch.bool or attention_mask.shape[1:-1] != (1, 1):

@@ -60,7 +60,9 @@ class PagedAttentionLayer(CacheLayerMixin):
         self.record_past = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.sequences.pool.storage.provide(self.place, key_states, value_states)
+        storage = self.sequences.pool.storage
+        storage.require_device(key_states.device)
+        storage.provide(self.place, key_states, value_states)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
@@ -74,13 +76,23 @@ class PagedAttentionLayer(CacheLayerMixin):
 
         Raises:
             PoolExhaustedError: too few blocks are free; the cache is as it was.
+            UnsupportedError: keys that record gradients, or are not on the pool's device; or the
+                configuration says the native mode, and the model that runs attends otherwise.
         """
         if key_states.requires_grad or value_states.requires_grad:
             raise UnsupportedError(
                 "[PagedCache.update] keys that record gradients; expected torch.no_grad(), as in"
                 " generate()"
             )
+        self.sequences.pool.storage.require_device(key_states.device)
         if self.sequences.is_native:
+            if self.sequences.is_unread:
+                raise UnsupportedError(
+                    "[PagedCache.update] the keys of the layer before were read by no"
+                    " attn_implementation='pagedkv', which the cache's configuration says; expected"
+                    " the configuration of the model that runs: PagedCache(model.config)"
+                )
+            self.sequences.is_unread = True
             return hand_over(self, key_states, value_states), value_states
         step = self.sequences.enter(self.place.number, key_states.shape[0], key_states.shape[2])
         self.write(step, key_states, value_states)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer
 
-from pagedkv.errors import ShapeError
+from pagedkv.errors import InvalidSlotError, ShapeError
 from pagedkv.integrations.transformers.attention_layer import PagedAttentionLayer
 from pagedkv.integrations.transformers.layout import LayerPlan
 from pagedkv.integrations.transformers.pool import PagedPool
 from pagedkv.integrations.transformers.prompts import read_prompts
 from pagedkv.integrations.transformers.sequences import Sequences
-from pagedkv.integrations.transformers.state_layer import PagedHybridLayer, PagedStateLayer, save
+from pagedkv.integrations.transformers.state_layer import (
+    PagedHybridLayer,
+    PagedStateLayer,
+    drop,
+    save,
+)
 
 __all__ = ["PagedCache"]
 
@@ -33,31 +40,45 @@ class PagedCache(Cache):
     Args:
         config: of the model: ``model.config``. With it the cache makes a pool of its own.
         num_blocks: as ``PagedPool`` takes it, like all that follow.
-        block_size: likewise.
+        block_size: likewise; 16 unless told.
         dtype: likewise.
         device: likewise.
         pool: a pool to share, instead of a configuration; ``pool.cache()`` does the same.
 
     Raises:
         UnsupportedError: as ``PagedPool`` does.
-        ShapeError: neither or both of ``config`` and ``pool``.
+        ShapeError: as ``PagedPool`` does; neither or both of ``config`` and ``pool``, or sizes,
+            dtype or device beside a pool, which has its own.
     """
 
     def __init__(
         self,
         config: Any = None,
         num_blocks: int | None = None,
-        block_size: int = 16,
+        block_size: int | None = None,
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         pool: PagedPool | None = None,
     ) -> None:
         if (config is None) is (pool is None):
-            given = "neither" if pool is None else "both"
-            raise ShapeError(f"[PagedCache] {given} of config and pool; expected one of them")
+            which = "neither" if pool is None else "both"
+            raise ShapeError(f"[PagedCache] {which} of config and pool; expected one of them")
         if pool is None:
-            pool = PagedPool(config, num_blocks, block_size, dtype=dtype, device=device)
+            size = 16 if block_size is None else block_size
+            pool = PagedPool(config, num_blocks, size, dtype=dtype, device=device)
+        else:
+            own = {
+                "num_blocks": num_blocks,
+                "block_size": block_size,
+                "dtype": dtype,
+                "device": device,
+            }
+            if given := [name for name, value in own.items() if value is not None]:
+                raise ShapeError(
+                    f"[PagedCache] {', '.join(given)} beside a pool; expected the pool alone, which"
+                    " has its own"
+                )
         self._hold(Sequences(pool))
 
     def _hold(self, sequences: Sequences) -> None:
@@ -71,6 +92,7 @@ class PagedCache(Cache):
         ]
         if self._state_layers:
             sequences.save_states = self._saver()
+            sequences.drop_states = partial(drop, self._state_layers)
         # Not at the end of the program, where the pool goes as well.
         weakref.finalize(self, sequences.close).atexit = False
 
@@ -122,23 +144,60 @@ class PagedCache(Cache):
         """Row i becomes what row ``beam_idx[i]`` was. O(rows).
 
         Only tables change: a block that several beams hold is copied when one writes to it."""
-        self._sequences.reorder(beam_idx.tolist())
-        self._select_states(beam_idx)
+        rows = self._rows("reorder_cache", beam_idx)
+        self._sequences.reorder(rows.tolist())
+        self._select_states(rows)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keeps these rows: ids, or a mask."""
-        rows = indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices
+        """Keeps these rows: ids, or a mask. None: the cache is empty.
+
+        Raises:
+            InvalidSlotError: an id of a row that is not there.
+            ShapeError: a mask of another length, or numbers that are no integers.
+        """
+        rows = self._rows("batch_select_indices", indices)
         self._sequences.select(rows.tolist())
         self._select_states(rows)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row ``repeats`` times. The attention layers do so by themselves when a larger batch
         comes; of a model with states this must be called."""
+        if repeats < 1:
+            raise ShapeError(
+                f"[PagedCache.batch_repeat_interleave] {repeats} times; expected 1 or more"
+            )
         rows = torch.arange(len(self._sequences.rows)).repeat_interleave(repeats)
         self._sequences.select(rows.tolist())
         self._select_states(rows)
 
+    def _rows(self, function: str, indices: torch.Tensor) -> torch.Tensor:
+        """Ids of rows, from 0, of ids or a mask."""
+        rows, held = torch.as_tensor(indices).cpu(), len(self._sequences.rows)
+        if not held:
+            return rows
+        is_mask = rows.dtype == torch.bool
+        if (
+            rows.ndim != 1
+            or (is_mask and len(rows) != held)
+            or (len(rows) and rows.is_floating_point())
+        ):
+            raise ShapeError(
+                f"[PagedCache.{function}] {rows.dtype} {tuple(rows.shape)}; expected ids of rows,"
+                f" or a mask ({held},)"
+            )
+        if is_mask:
+            return rows.nonzero()[:, 0]
+        outside = rows[(rows < -held) | (rows >= held)].tolist()
+        if outside:
+            raise InvalidSlotError(
+                f"[PagedCache.{function}] row {outside[0]}; expected one of the {held} rows held",
+                outside[0],
+            )
+        return rows % held
+
     def _select_states(self, rows: torch.Tensor) -> None:
+        if not len(rows):
+            drop(self._state_layers)
         for _, layer in self._state_layers:
             layer.select(rows)
 
@@ -156,7 +215,12 @@ class PagedCache(Cache):
                 it until the next ``crop``, and the tokens of the last forward pass can always go.
             UnsupportedError: the model has recurrent states.
         """
-        count = -int(tokens_to_remove)
+        try:
+            count = -operator.index(tokens_to_remove)
+        except TypeError as error:
+            raise ShapeError(
+                f"[PagedCache.crop] {tokens_to_remove!r} tokens; expected an integer, 0 or below"
+            ) from error
         for _, layer in self._state_layers:
             layer.require_croppable(count)
         self._sequences.crop(count)
@@ -166,8 +230,7 @@ class PagedCache(Cache):
     def reset(self) -> None:
         """Gives all blocks back; the cache is empty."""
         self._sequences.close()
-        for _, layer in self._state_layers:
-            layer.drop()
+        drop(self._state_layers)
 
     def close(self) -> None:
         """Gives all blocks back to the pool. What token ids are known of stays there to be found
@@ -213,11 +276,21 @@ class PagedCache(Cache):
         Args:
             input_ids: ``[batch, columns]``, what ``generate()`` will be given.
             attention_mask: of the same shape, 0 in padding, which is on the left.
-            salt: prompts of different salts share nothing.
+            salt: prompts of different salts share nothing: a tenant, an adapter, the digest of the
+                images.
 
         Returns:
             How many columns are held: ``get_seq_length()``.
+
+        Raises:
+            ShapeError: ids that are no integers ``[batch, columns]`` of 32 bits, a mask of another
+                shape or with holes, a salt that is no bytes.
+
+        The keys of a row are shared by its tokens alone, so the positions that the model is given
+        must be those without padding, as ``generate()`` gives them.
         """
+        if not isinstance(salt, bytes):
+            raise ShapeError(f"[PagedCache.reuse] salt: {type(salt).__name__}; expected bytes")
         prompts = read_prompts("PagedCache.reuse", input_ids, attention_mask)
         self.reset()
         hits = self._sequences.reuse(prompts, salt)
@@ -239,19 +312,24 @@ class PagedCache(Cache):
                     states[row] = 0
             layers[number].load(kind, index, states)
 
-    def remember(self, sequences: torch.Tensor) -> None:
+    def remember(self, sequences: torch.Tensor, attention_mask: torch.Tensor | None = None) -> None:
         """Tells which tokens the cache holds, so that later prompts find them, not only those of
         ``reuse``.
 
         Args:
             sequences: ``[batch, columns]``, as ``generate()`` returned them.
+            attention_mask: that of the prompts, or of all columns, 0 in padding: checked against
+                the padding that the cache knows of. Where attention gathers, a cache that was not
+                told of the padding by ``pool.cache`` or ``reuse`` stores it as tokens; what it
+                holds must not be remembered.
 
         Raises:
-            ShapeError: another number of rows, fewer columns than are held, or a row that begins
-                otherwise than its prompt.
+            ShapeError: ids that are no integers of 32 bits, another number of rows, fewer columns
+                than are held, a row that begins otherwise than its prompt, or a mask of other
+                padding.
             UnsupportedError: beam search reordered the rows.
         """
-        self._sequences.remember(sequences)
+        self._sequences.remember(sequences, attention_mask)
 
     def __repr__(self) -> str:
         return (

@@ -46,5 +46,8 @@ def hand_over(layer: PagedAttentionLayer, keys: torch.Tensor, values: torch.Tens
 
 
 def received(keys: torch.Tensor) -> Handover | None:
+    """What ``update`` handed over with these keys, which count as read now."""
     handover: Handover | None = getattr(keys, ATTRIBUTE, None)
+    if handover is not None:
+        handover.layer.sequences.is_unread = False
     return handover

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from pagedkv import FullAttention, SlidingWindow
-from pagedkv.errors import UnsupportedError
+from pagedkv.errors import ShapeError, UnsupportedError
 
 __all__ = ["LayerPlan", "ModelLayout", "Place"]
 
@@ -64,6 +64,8 @@ class ModelLayout:
     """
 
     def __init__(self, config: Any) -> None:
+        if not hasattr(config, "get_text_config"):
+            raise ShapeError(f"[PagedPool] config: {type(config).__name__}; expected model.config")
         if getattr(config, "is_encoder_decoder", False):
             raise UnsupportedError(
                 f"[PagedPool] a configuration of an encoder-decoder ({config.model_type}); expected"

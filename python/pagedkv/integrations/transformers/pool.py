@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pagedkv import KVCacheManager, Stats
-from pagedkv.errors import PoolExhaustedError
+from pagedkv.errors import PoolExhaustedError, ShapeError
 from pagedkv.integrations.transformers.layout import ModelLayout
 from pagedkv.integrations.transformers.states import StateCheckpoints
 from pagedkv.integrations.transformers.storage import KVStorage
@@ -37,8 +37,9 @@ class PagedPool:
             memory of a block is taken when it is first written.
         block_size: tokens of a block.
         dtype: of what is stored; None: that of the model's keys. bfloat16 under a float32 model
-            halves the memory and rounds.
-        device: where it is stored; None: where the model's keys are.
+            halves the memory and rounds. Floats of 64, 32 or 16 bits, ``float8_e4m3fn`` or
+            ``float8_e5m2``.
+        device: where it is stored, which must be where the model's keys are; None: there.
         eviction: which blocks that nobody holds go first, see ``KVCacheManager``.
         num_states: of models with linear attention or SSM layers: how many sequences and
             checkpoints have a slot for their states.
@@ -46,8 +47,9 @@ class PagedPool:
             on which a forward pass ended (``prefill_chunk_size`` makes it so).
 
     Raises:
-        UnsupportedError: the model has layers of an unknown type, no attention, or an encoder.
-        ShapeError: sizes that are not above 0.
+        UnsupportedError: the model has layers of an unknown type, no attention, or an encoder; or a
+            dtype that is not named above; keys on another device than asked for (by ``update``).
+        ShapeError: sizes that are not above 0, or a ``config`` that is no configuration.
     """
 
     def __init__(
@@ -62,17 +64,24 @@ class PagedPool:
         num_states: int = 64,
         checkpoint_interval: int = 256,
     ) -> None:
+        sizes = {
+            "num_blocks": num_blocks,
+            "block_size": block_size,
+            "num_states": num_states,
+            "checkpoint_interval": checkpoint_interval,
+        }
+        for name, size in sizes.items():
+            if size is not None and size < 1:
+                raise ShapeError(f"[PagedPool] {name} {size}; expected more than 0")
         self.layout = ModelLayout(config)
         if num_blocks is None:
-            num_blocks = -(-DEFAULT_TOKENS // max(1, block_size)) * len(self.layout.windows)
+            num_blocks = -(-DEFAULT_TOKENS // block_size) * len(self.layout.windows)
         self.manager = KVCacheManager(
             num_blocks, block_size, groups=self.layout.group_specs(), eviction=eviction
         )
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.storage = KVStorage(
-            num_blocks, block_size, dtype, None if device is None else torch.device(device)
-        )
+        self.storage = KVStorage(num_blocks, block_size, dtype, device)
         self.checkpoints: StateCheckpoints | None = None
         self.managers = [self.manager]
         if self.layout.has_states and self.layout.can_go_on:
@@ -94,7 +103,11 @@ class PagedPool:
         Args:
             input_ids: ``[batch, columns]``, what ``generate()`` will be given.
             attention_mask: of the same shape, 0 in padding, which is on the left.
-            salt: prompts of different salts share nothing: a tenant, an adapter.
+            salt: prompts of different salts share nothing: a tenant, an adapter, the digest of the
+                images.
+
+        The keys of a row are shared by its tokens alone, so the positions that the model is given
+        must be those without padding, as ``generate()`` gives them.
         """
         # The cache's module needs this one.
         from pagedkv.integrations.transformers.cache import PagedCache
@@ -108,7 +121,11 @@ class PagedPool:
         """A new sequence that holds what the index has of these tokens; its id."""
         seq = next(self._ids)
         self.manager.add(seq, tokens, salt=salt)
-        self.manager.acquire([seq])
+        try:
+            self.manager.acquire([seq])
+        except BaseException:
+            self.manager.free([seq])
+            raise
         return seq
 
     def fork(self, seq: int) -> int:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from pagedkv.errors import ShapeError
 
-__all__ = ["Prompts", "leading_zeros", "read_prompts"]
+__all__ = ["Prompts", "leading_zeros", "read_ids", "read_prompts"]
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,13 @@ def read_prompts(
     """Of ids ``[batch, columns]``, as ``generate()`` takes or gives them, and a mask of that shape.
 
     Raises:
-        ShapeError: other shapes, or a mask that is 0 elsewhere than on the left.
+        ShapeError: other shapes, ids beyond 32 bits, or a mask that is 0 elsewhere than on the
+            left.
     """
-    if (
-        not isinstance(input_ids, torch.Tensor)
-        or input_ids.ndim != 2
-        or input_ids.is_floating_point()
-    ):
-        raise ShapeError(
-            f"[{function}] input_ids: {_described(input_ids)}; expected integers [batch, columns]"
-        )
-    rows = input_ids.detach().cpu().numpy().astype(np.int32)
+    rows = read_ids(function, "input_ids", input_ids)
     pads = np.zeros(len(rows), np.int32)
     if attention_mask is not None:
-        if attention_mask.shape != input_ids.shape:
+        if not _is_tensor(attention_mask) or attention_mask.shape != input_ids.shape:
             raise ShapeError(
                 f"[{function}] attention_mask: {_described(attention_mask)}; expected the shape of"
                 f" input_ids, {tuple(input_ids.shape)}"
@@ -50,6 +45,24 @@ def read_prompts(
     return Prompts(
         [row[pad:] for row, pad in zip(rows, pads, strict=True)], pads, input_ids.shape[1]
     )
+
+
+def read_ids(function: str, name: str, ids: torch.Tensor) -> NDArray[np.int32]:
+    """Token ids ``[batch, columns]`` as the index takes them.
+
+    Raises:
+        ShapeError: another type or shape, or ids beyond 32 bits.
+    """
+    if not _is_tensor(ids) or ids.ndim != 2 or ids.dtype not in INTEGERS:
+        raise ShapeError(
+            f"[{function}] {name}: {_described(ids)}; expected integers [batch, columns]"
+        )
+    rows = ids.detach().cpu().numpy()
+    tokens: NDArray[np.int32] = rows.astype(np.int32)
+    wrong = rows[rows != tokens]
+    if len(wrong):
+        raise ShapeError(f"[{function}] {name}: the id {wrong[0]}; expected ids of 32 bits")
+    return tokens
 
 
 def leading_zeros(function: str, mask: torch.Tensor) -> NDArray[np.int32]:
@@ -66,6 +79,10 @@ def leading_zeros(function: str, mask: torch.Tensor) -> NDArray[np.int32]:
             " the left alone"
         )
     return np.asarray(counts.numpy(), np.int32)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, torch.Tensor)
 
 
 def _described(value: object) -> str:

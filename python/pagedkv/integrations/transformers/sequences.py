@@ -16,7 +16,7 @@ from pagedkv.errors import (
     ShapeError,
     UnsupportedError,
 )
-from pagedkv.integrations.transformers.prompts import Prompts, leading_zeros
+from pagedkv.integrations.transformers.prompts import Prompts, leading_zeros, read_ids
 from pagedkv.integrations.transformers.step import GroupTables, Step
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ class Sequences:
         self.written = [0] * pool.layout.num_attention_layers
         """Columns that each attention layer has written."""
         self.recording = False
+        self.is_unread = False
+        """Whether a layer in the native mode handed over keys that no attention has taken yet."""
         self.save_states: SaveStates | None = None
+        self.drop_states: Callable[[], None] | None = None
         self._checkpoints: StateCheckpoints | None = None
         self._step: Step | None = None
         self._pending = 0
@@ -117,6 +120,8 @@ class Sequences:
             batch = self.pool.manager.schedule(ids, new_tokens[writers])
         except Exception as error:
             self._free(created)
+            if not self.length and self.drop_states is not None:
+                self.drop_states()  # layers of states before this one have begun already
             if isinstance(error, PoolExhaustedError):
                 raise self.pool.exhausted(error.needed, error.free) from error
             raise
@@ -229,12 +234,11 @@ class Sequences:
 
     @property
     def _is_complete(self) -> bool:
-        # A layer that never wrote is one that the model does not run.
-        return all(columns in (0, self.length) for columns in self.written)
+        return all(columns == self.length for columns in self.written)
 
     def _require_complete(self) -> None:
         if not self._is_complete:
-            behind = next(i for i, n in enumerate(self.written) if n not in (0, self.length))
+            behind = next(i for i, n in enumerate(self.written) if n != self.length)
             raise self._interrupted(behind)
 
     def _interrupted(self, number: int) -> PagedKvError:
@@ -250,6 +254,9 @@ class Sequences:
         """Row i becomes what row ``rows[i]`` was."""
         if not self.rows:
             return
+        if not rows:
+            self.close()
+            return
         self._require_complete()
         self.commit()
         gone = set(self.rows)
@@ -261,7 +268,7 @@ class Sequences:
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Likewise, for beams."""
-        self._reordered |= list(rows) != list(range(len(rows)))
+        self._reordered |= bool(self.rows) and list(rows) != list(range(len(rows)))
         self.select(rows)
 
     def crop(self, count: int) -> None:
@@ -272,9 +279,8 @@ class Sequences:
                 " remove"
             )
         target = self.length - count
-        behind = [columns for columns in self.written if columns not in (0, self.length)]
-        if any(columns < target for columns in behind):
-            raise self._interrupted(self.written.index(min(behind)))
+        if min(self.written) < target:
+            raise self._interrupted(self.written.index(min(self.written)))
         if count:
             ids, writers = _distinct(self.rows)
             lengths = _tokens(self.pads, target)[writers]
@@ -287,7 +293,7 @@ class Sequences:
                 for tokens, length in zip(self._told, _tokens(self.pads, target), strict=True)
             ]
         self._pending = max(0, self._pending - count)
-        self.length = target
+        self.length, self.is_unread = target, False
         self.written = [min(columns, target) for columns in self.written]
         self._step = None
         self.commit()
@@ -336,11 +342,17 @@ class Sequences:
         hits = _tokens(prompts.pads, columns)
         ids: dict[bytes, int] = {}
         rows = []
-        for tokens, hit in zip(prompts.tokens, hits, strict=True):
-            key = tokens.tobytes()
-            if key not in ids:
-                ids[key] = self._acquire(tokens, int(hit), salt)
-            rows.append(ids[key])
+        try:
+            for tokens, hit in zip(prompts.tokens, hits, strict=True):
+                key = tokens.tobytes()
+                if key not in ids:
+                    ids[key] = self.pool.add(tokens[: hit + 1] if hit else (), salt=salt)
+                    self._complete(ids[key], tokens, int(hit), salt)
+                rows.append(ids[key])
+        except BaseException:
+            self._free(list(ids.values()))
+            self._checkpoints = None
+            raise
         self.rows, self.pads, self._told = rows, prompts.pads, list(prompts.tokens)
         self.length = columns
         self.written = [columns] * len(self.written)
@@ -362,8 +374,8 @@ class Sequences:
                 return columns if _tokens(prompts.pads, columns).any() else 0
             columns = found
 
-    def _acquire(self, tokens: NDArray[np.int32], hit: int, salt: bytes) -> int:
-        seq = self.pool.add(tokens[: hit + 1] if hit else (), salt=salt)
+    def _complete(self, seq: int, tokens: NDArray[np.int32], hit: int, salt: bytes) -> None:
+        """A sequence that holds ``hit`` tokens is told the others, and gets its states."""
         rest = tokens[hit + 1 :] if hit else tokens
         if len(rest):
             self.pool.manager.append([seq], rest, [len(rest)])
@@ -376,11 +388,11 @@ class Sequences:
                     f"[PagedCache.reuse] {manager.num_cached(seq)} tokens found; expected {hit}, as"
                     " the index said before"
                 )
-        return seq
 
-    def remember(self, sequences: torch.Tensor) -> None:
+    def remember(self, sequences: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Tells the ids of the tokens that the rows hold: ``[batch, columns]`` with padding, as
-        ``generate()`` returns them."""
+        ``generate()`` returns them, and where the padding is."""
+        known_ids = read_ids("PagedCache.remember", "sequences", sequences)
         self._require_complete()
         self.commit()
         if self._reordered:
@@ -388,16 +400,14 @@ class Sequences:
                 "[PagedCache.remember] rows that beam search reordered; expected rows that are the"
                 " sequences of the batch"
             )
-        if (
-            sequences.ndim != 2
-            or sequences.shape[0] != len(self.rows)
-            or sequences.shape[1] < self.length
-        ):
+        if len(known_ids) != len(self.rows) or known_ids.shape[1] < self.length:
             raise ShapeError(
                 f"[PagedCache.remember] sequences {tuple(sequences.shape)}; expected"
                 f" ({len(self.rows)}, {self.length} or more)"
             )
-        ids = sequences[:, : self.length].detach().cpu().numpy().astype(np.int32)
+        if mask is not None:
+            self._require_padding(mask, known_ids.shape[1])
+        ids = known_ids[:, : self.length]
         rows = [row[pad:] for row, pad in zip(ids, self.pads, strict=True)]
         for i, (row, told) in enumerate(zip(rows, self._told, strict=True)):
             known = min(len(told), len(row))
@@ -412,18 +422,36 @@ class Sequences:
                 self.pool.manager.append([seq], more, [len(more)])
         self._told = rows
 
+    def _require_padding(self, mask: torch.Tensor, num_columns: int) -> None:
+        """A mask, of the prompt or of all, must tell the padding that the cache was told."""
+        shape = tuple(getattr(mask, "shape", ()))
+        if len(shape) != 2 or shape[0] != len(self.rows) or shape[1] > num_columns:
+            raise ShapeError(
+                f"[PagedCache.remember] attention_mask: {type(mask).__name__} {shape}; expected a"
+                f" tensor ({len(self.rows)}, {num_columns} or fewer)"
+            )
+        pads = leading_zeros("PagedCache.remember", mask)
+        seen = min(shape[1], self.length)
+        if (np.minimum(pads, seen) != np.minimum(self.pads, seen)).any():
+            raise ShapeError(
+                f"[PagedCache.remember] a mask with {pads.tolist()} columns of padding; expected"
+                f" {self.pads.tolist()}, as the cache was told: pool.cache(input_ids,"
+                " attention_mask) tells it"
+            )
+
     def close(self) -> None:
         """Gives the blocks back; what is known of them stays findable."""
-        rows, self.rows = self.rows, []
-        if rows and self._pending and self._is_complete:
-            self.rows = rows
-            self.commit()
-            self.rows = []
-        self._free(sorted(set(rows)))
-        self.pads, self._told = np.zeros(0, np.int32), []
-        self.length = self._pending = 0
-        self.written = [0] * len(self.written)
-        self._step, self._checkpoints, self._reordered = None, None, False
+        rows = self.rows
+        try:
+            if rows and self._is_complete:
+                self.commit()
+        finally:
+            self._free(sorted(set(rows)))
+            self.rows, self.pads, self._told = [], np.zeros(0, np.int32), []
+            self.length = self._pending = 0
+            self.written = [0] * len(self.written)
+            self._step, self._checkpoints = None, None
+            self._reordered = self.is_unread = False
 
     def _fork(self, seq: int) -> int:
         copy = self.pool.fork(seq)

@@ -13,7 +13,7 @@ from pagedkv.integrations.transformers.attention_layer import PagedAttentionLaye
 from pagedkv.integrations.transformers.layout import Place
 from pagedkv.integrations.transformers.sequences import Sequences
 
-__all__ = ["PagedHybridLayer", "PagedStateLayer"]
+__all__ = ["PagedHybridLayer", "PagedStateLayer", "drop", "save"]
 
 
 class PagedStateLayer(LinearAttentionLayer):
@@ -107,3 +107,9 @@ def save(
     for number, layer in layers:
         for kind, index, states in layer.states():
             yield (number, kind, index), states[list(rows)]
+
+
+def drop(layers: Sequence[tuple[int, PagedStateLayer]]) -> None:
+    """All of them back to layers that have seen nothing."""
+    for _, layer in layers:
+        layer.drop()

@@ -83,5 +83,6 @@ class StateCheckpoints:
         """``[len(slots), ...]`` to slots."""
         array = self.arrays.get(key)
         if array is None:
-            array = self.arrays[key] = states.new_empty((self.num_states, *states.shape[1:]))
+            with torch.inference_mode(False):  # later passes may be without
+                array = self.arrays[key] = states.new_empty((self.num_states, *states.shape[1:]))
         array[list(slots)] = states

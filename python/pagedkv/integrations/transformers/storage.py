@@ -9,9 +9,21 @@ import torch
 from numpy.typing import NDArray
 
 from pagedkv import ops
+from pagedkv.errors import UnsupportedError
 from pagedkv.integrations.transformers.layout import Place
 
 __all__ = ["KVStorage"]
+
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+
+DEVICE_EXPECTED = "expected None, or the device of the model's keys"
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
@@ -29,12 +41,18 @@ class KVStorage:
         num_blocks: int,
         block_size: int,
         dtype: torch.dtype | None,
-        device: torch.device | None,
+        device: torch.device | str | None,
     ) -> None:
+        if dtype is not None and dtype not in DTYPES:
+            names = ", ".join(str(known).removeprefix("torch.") for known in DTYPES)
+            raise UnsupportedError(f"[PagedPool] dtype {dtype!r}; expected None or torch's {names}")
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.dtype = dtype
-        self.device = device
+        try:
+            self.device = None if device is None else torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise UnsupportedError(f"[PagedPool] device {device!r}; {DEVICE_EXPECTED}") from error
         self._arrays: dict[tuple[str, int], Pair] = {}
         self._of_layer: dict[int, Pair] = {}
 
@@ -58,8 +76,19 @@ class KVStorage:
         return torch.empty(
             (self.num_blocks, states.shape[1], self.block_size, states.shape[3]),
             dtype=self.dtype or states.dtype,
-            device=self.device or states.device,
+            device=states.device,
         )
+
+    def require_device(self, device: torch.device) -> None:
+        """Raises UnsupportedError where keys are on another device than was asked for."""
+        asked = self.device
+        if asked is None:
+            return
+        if asked.type != device.type or asked.index not in (None, device.index):
+            raise UnsupportedError(
+                f"[PagedPool] device {str(asked)!r} under keys on {str(device)!r};"
+                f" {DEVICE_EXPECTED}"
+            )
 
     def copy(self, pairs: NDArray[np.int32]) -> None:
         """Block copies that a manager's batch asks for."""
