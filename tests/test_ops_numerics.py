@@ -113,8 +113,8 @@ def torchs_result(torch: Any, case: PagedCase) -> Any:
     return np.concatenate(parts)
 
 
-# CUDA's float32 (three products of TF32) is 2.5 times as wrong as torch's, 8e-7: docs/backends.md.
-@pytest.mark.only_on("cpu")
+# Metal's float32 is up to 2.5 times as wrong as torch's where weights are peaked: docs/backends.md.
+@pytest.mark.only_on("cpu", "cuda")
 @pytest.mark.parametrize("batch", list(BATCHES))
 @pytest.mark.parametrize("weights", list(SCALES))
 @pytest.mark.parametrize(
